@@ -1,1 +1,169 @@
+// Package caddymodule is all that Caddy sees of this plugin, and only glue:
+// the app that holds the credentials, the handler and the transport that put
+// tokens on requests, their Caddyfile forms, the metrics and the commands.
 package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+const appName = "upstream_auth"
+
+// App holds the credentials with which requests to upstreams are authorized:
+// each is a way to obtain an access token from an OAuth 2.0 authorization
+// server. A token is obtained when Caddy starts and renewed in the background;
+// the handler and the transport of the same name put it on requests.
+//
+// A reload keeps the token of every credential whose configuration is
+// unchanged. A start neither waits for an authorization server nor fails
+// because it is down.
+type App struct {
+	// Credentials by name: 1 to 64 letters, digits, "_", "." and "-".
+	Credentials map[string]*Credential `json:"credentials,omitempty"`
+
+	logger *zap.Logger
+
+	mu   sync.Mutex
+	keys map[poolKey]*attachment // of this config, named and written in place
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  appName,
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision checks the credentials. It does not touch the network: caddy
+// validate runs it.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.keys = make(map[poolKey]*attachment)
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	for _, name := range sorted(a.Credentials) {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		if a.Credentials[name] == nil {
+			return fmt.Errorf("credential '%s' is null", name)
+		}
+		if _, err := a.add(ctx, name, a.Credentials[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add provisions a credential and takes it from the pool. One written in place
+// has no name yet, and is named by its hash.
+func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error) {
+	hash, err := fingerprint(c)
+	if err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
+	}
+	if name == "" {
+		name = inlinePrefix + hash[:8]
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := poolKey{name, hash}
+	if at, ok := a.keys[key]; ok {
+		return at.entry, nil // written in place more than once
+	}
+	a.warn(name, c)
+	e, err := acquire(key, c)
+	if err != nil {
+		return nil, err
+	}
+	a.keys[key] = &attachment{entry: e, requester: newRequester(c), logger: a.logger}
+	return e, nil
+}
+
+// warn tells of what works and had better be written otherwise.
+func (a *App) warn(name string, c *Credential) {
+	log := a.logger.With(zap.String("credential", name))
+	if s, ok := c.method.(clientauth.SecretHolder); ok && !hasPlaceholder(s.ConfiguredSecret()) {
+		log.Warn("the client secret stands in the config, where the admin API and the autosave file show it: write {file./path/to/secret} or {env.NAME} instead")
+	}
+	if c.InsecureTokenURL && strings.HasPrefix(c.TokenURL, "http:") {
+		log.Warn("insecure_token_url: the client secret and the tokens travel in the clear")
+	}
+	if c.TLS != nil && c.TLS.InsecureSkipVerify {
+		log.Warn("tls insecure_skip_verify: whoever stands between can take the client secret and the tokens")
+	}
+}
+
+// credential finds one that is named in a route.
+func (a *App) credential(name string) (*entry, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, at := range a.keys {
+		if key.name == name {
+			return at.entry, nil
+		}
+	}
+	return nil, unknownCredential(name, sorted(a.Credentials))
+}
+
+func unknownCredential(name string, known []string) error {
+	if len(known) == 0 {
+		return fmt.Errorf("credential '%s' is not defined; none is: define it in the global options, upstream_auth { credential %s { … } }", name, name)
+	}
+	return fmt.Errorf("credential '%s' is not defined; defined are: %s", name, strings.Join(known, ", "))
+}
+
+// Start has the credentials make their first token requests, in the background.
+func (a *App) Start() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.keys {
+		at.entry.attach(at)
+	}
+	return nil
+}
+
+// Stop does nothing: requests that are being drained still need their tokens.
+// What is not in use any more ends with Cleanup.
+func (a *App) Stop() error { return nil }
+
+// Cleanup gives the credentials back. It may run after a failed Provision.
+func (a *App) Cleanup() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for key, at := range a.keys {
+		at.entry.detach(at)
+		delete(a.keys, key)
+		_, err := pool.Delete(key)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,200 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// TLS is the connection to the authorization server. The files are read again
+// at each token request.
+type TLS struct {
+	// CA is the path of a PEM bundle; its certificates are trusted in place of
+	// the system's.
+	CA string `json:"ca,omitempty"`
+	// ServerName is the name that the server's certificate has to bear.
+	// Default: the token URL's host.
+	ServerName string `json:"server_name,omitempty"`
+	// Cert and Key are the paths of a client certificate and its key, in PEM.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// InsecureSkipVerify accepts any certificate: whoever is between can then
+	// take the secret.
+	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
+}
+
+func (c *Credential) checkConnection() error {
+	if t := c.TLS; t != nil {
+		for option, value := range map[string]string{"ca": t.CA, "server_name": t.ServerName, "cert": t.Cert, "key": t.Key} {
+			if err := checkPlaceholders(value); err != nil {
+				return optionErrorf("tls", "%s: %w", option, err)
+			}
+		}
+		if (t.Cert == "") != (t.Key == "") {
+			return optionErrorf("tls", "cert and key are needed together")
+		}
+	}
+	if err := checkPlaceholders(c.Proxy); err != nil {
+		return &optionError{"proxy", err}
+	}
+	if c.Proxy != "" && !hasPlaceholder(c.Proxy) {
+		if _, err := proxyURL(c.Proxy); err != nil {
+			return &optionError{"proxy", err}
+		}
+	}
+	return nil
+}
+
+func proxyURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return nil, errors.New("expected the URL of a proxy: http, https, socks5 or socks5h")
+	}
+	return u, nil
+}
+
+// connection is a credential's way to its server. Credentials with the same
+// one share its pooled connections.
+type connection struct {
+	tls   *TLS
+	proxy string
+
+	mu     sync.Mutex
+	key    string // of the transport in use
+	closed bool
+}
+
+// transports are the pooled connections to authorization servers, keyed by all
+// that makes two of them differ.
+var transports = caddy.NewUsagePool()
+
+// transport is a pool's value.
+type transport struct{ *http.Transport }
+
+// Destruct closes what is left idle.
+func (t transport) Destruct() error {
+	t.CloseIdleConnections()
+	return nil
+}
+
+// open returns the transport for one token request, another one than before if
+// a file or a placeholder has changed.
+func (c *connection) open(r *resolver) (http.RoundTripper, error) {
+	key, build, err := c.settings(r)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, _, err := transports.LoadOrNew(key, func() (caddy.Destructor, error) { return build() })
+	if err != nil {
+		return nil, err
+	}
+	release := c.key // the same one is held once, another one in place of it
+	if c.closed {
+		release = key // its last request is about to be made
+	} else {
+		c.key = key
+	}
+	if release != "" {
+		_, _ = transports.Delete(release)
+	}
+	return t.(transport), nil
+}
+
+func (c *connection) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.key != "" {
+		_, _ = transports.Delete(c.key)
+		c.key = ""
+	}
+}
+
+// settings reads what the transport is made of.
+func (c *connection) settings(r *resolver) (key string, build func() (transport, error), err error) {
+	options := c.tls
+	if options == nil {
+		options = &TLS{}
+	}
+	var ca, cert, certKey []byte
+	var serverName, proxy string
+	for _, file := range []struct {
+		option, path string
+		content      *[]byte
+	}{{"ca", options.CA, &ca}, {"cert", options.Cert, &cert}, {"key", options.Key, &certKey}} {
+		if file.path == "" {
+			continue
+		}
+		path, err := r.resolve(file.path)
+		if err == nil {
+			*file.content, err = r.readFile(path)
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("tls %s: %w", file.option, err)
+		}
+	}
+	if serverName, err = r.resolve(options.ServerName); err != nil {
+		return "", nil, fmt.Errorf("tls server_name: %w", err)
+	}
+	if proxy, err = r.resolve(c.proxy); err != nil {
+		return "", nil, fmt.Errorf("proxy: %w", err)
+	}
+
+	digest := sha256.New()
+	for _, part := range [][]byte{ca, cert, certKey, []byte(serverName), []byte(proxy), fmt.Append(nil, options.InsecureSkipVerify)} {
+		fmt.Fprintf(digest, "%d:", len(part))
+		digest.Write(part)
+	}
+	return hex.EncodeToString(digest.Sum(nil)), func() (transport, error) {
+		conf := &tls.Config{ServerName: serverName, InsecureSkipVerify: options.InsecureSkipVerify} //nolint:gosec // only where the config says so
+		if ca != nil {
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(ca) {
+				return transport{}, fmt.Errorf("tls ca: %s holds no certificate in PEM", options.CA)
+			}
+		}
+		if cert != nil {
+			pair, err := tls.X509KeyPair(cert, certKey)
+			if err != nil {
+				return transport{}, fmt.Errorf("tls cert and key: %w", err)
+			}
+			conf.Certificates = []tls.Certificate{pair}
+		}
+		return newTransport(conf, proxy)
+	}, nil
+}
+
+func newTransport(conf *tls.Config, proxy string) (transport, error) {
+	via := http.ProxyFromEnvironment
+	if proxy != "" {
+		u, err := proxyURL(proxy)
+		if err != nil {
+			return transport{}, fmt.Errorf("proxy: %w", err)
+		}
+		via = http.ProxyURL(u)
+	}
+	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
+	return transport{&http.Transport{
+		Proxy:                  via,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        conf,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    64, // the default of 2 costs a handshake for most requests of a burst
+		MaxConnsPerHost:        64,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}}, nil
+}

@@ -1,0 +1,227 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+)
+
+// credentialParser reads the options of one credential.
+type credentialParser struct {
+	*block
+	credential *Credential
+}
+
+// parseCredential reads a credential's block.
+func parseCredential(d *caddyfile.Dispenser) (*Credential, error) {
+	p := &credentialParser{block: newBlock(d), credential: new(Credential)}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := p.option(d); err != nil {
+			return nil, err
+		}
+	}
+	return p.credential, p.finish()
+}
+
+// option reads one option.
+func (p *credentialParser) option(d *caddyfile.Dispenser) error {
+	parse, ok := credentialOptions[d.Val()]
+	if !ok {
+		return unknownOption(d, "a credential", sorted(credentialOptions))
+	}
+	if name := d.Val(); name != "resource" && name != "param" {
+		if err := p.once(); err != nil {
+			return err
+		}
+	} else {
+		p.where[name] = d.Token()
+	}
+	return parse(p, d)
+}
+
+// finish checks the credential as a whole.
+func (p *credentialParser) finish() error {
+	c := p.credential
+	if c.grant == nil {
+		c.grant, c.grantName = grants.ClientCredentials{}, "client_credentials"
+	}
+	return p.locate(c.check())
+}
+
+// credentialOptions are the options by name; each is read with the dispenser
+// on its name.
+var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser) error{
+	"token_url": func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.TokenURL) },
+	"client_id": func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.ClientID) },
+	"audience":  func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Audience) },
+	"proxy":     func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Proxy) },
+	"scopes":    func(p *credentialParser, d *caddyfile.Dispenser) error { return some(d, &p.credential.Scopes) },
+	"resource":  func(p *credentialParser, d *caddyfile.Dispenser) error { return some(d, &p.credential.Resource) },
+	"param": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		name, value, err := two(d)
+		if err != nil {
+			return err
+		}
+		if p.credential.Param == nil {
+			p.credential.Param = make(map[string][]string)
+		}
+		p.credential.Param[name] = append(p.credential.Param[name], value)
+		return nil
+	},
+	"refresh_at": func(p *credentialParser, d *caddyfile.Dispenser) error { return percent(d, &p.credential.RefreshAt) },
+	"expiry_margin": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return duration(d, &p.credential.ExpiryMargin)
+	},
+	"default_lifetime": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return duration(d, &p.credential.DefaultLifetime)
+	},
+	"timeout": func(p *credentialParser, d *caddyfile.Dispenser) error { return duration(d, &p.credential.Timeout) },
+	"insecure_token_url": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return none(d, &p.credential.InsecureTokenURL)
+	},
+	"grant":       (*credentialParser).grant,
+	"client_auth": (*credentialParser).clientAuth,
+	"request":     (*credentialParser).request,
+	"response":    (*credentialParser).response,
+	"tls":         (*credentialParser).tls,
+}
+
+// guest reads a guest module: its name, its arguments, its block.
+func guest(d *caddyfile.Dispenser, namespace, inlineKey string) (mod any, raw json.RawMessage, name string, err error) {
+	option := d.Val()
+	if !d.NextArg() {
+		return nil, nil, "", d.Errf("'%s' needs an argument (%v)", option, unknownModule("", namespace))
+	}
+	name = d.Val()
+	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
+		return nil, nil, "", d.Errf("%s: %w", option, unknownModule(name, namespace))
+	}
+	unmarshaled, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	raw = caddyconfig.JSONModuleObject(unmarshaled, inlineKey, name, nil)
+	if err := knownModule(raw, option, inlineKey, namespace); err != nil {
+		return nil, nil, "", d.WrapErr(err)
+	}
+	return unmarshaled, raw, name, nil
+}
+
+func (p *credentialParser) grant(d *caddyfile.Dispenser) error {
+	mod, raw, name, err := guest(d, grants.Namespace, "type")
+	if err != nil {
+		return err
+	}
+	g, ok := mod.(grants.Grant)
+	if !ok {
+		return d.Errf("grant: module %T is not a grants.Grant", mod)
+	}
+	p.credential.grant, p.credential.grantName, p.credential.GrantRaw = g, name, raw
+	return nil
+}
+
+func (p *credentialParser) clientAuth(d *caddyfile.Dispenser) error {
+	mod, raw, _, err := guest(d, clientauth.Namespace, "method")
+	if err != nil {
+		return err
+	}
+	m, ok := mod.(clientauth.Method)
+	if !ok {
+		return d.Errf("client_auth: module %T is not a clientauth.Method", mod)
+	}
+	p.credential.method, p.credential.ClientAuthRaw = m, raw
+	return nil
+}
+
+// subBlock reads an option that is a block of options: each at most once, but
+// for those that are named in repeat.
+func subBlock(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
+	option := d.Val()
+	if d.CountRemainingArgs() > 0 {
+		return d.Errf("'%s' takes no argument, but a block", option)
+	}
+	b := newBlock(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		parse, ok := options[d.Val()]
+		if !ok {
+			return unknownOption(d, option, sorted(options))
+		}
+		if !slices.Contains(repeat, d.Val()) {
+			if err := b.once(); err != nil {
+				return err
+			}
+		}
+		if err := parse(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text reads a string option.
+func text(to *string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error { return one(d, to) }
+}
+
+// pairs reads an option with a name and a value into a map.
+func pairs(to *map[string]string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		option := d.Val()
+		name, value, err := two(d)
+		if err != nil {
+			return err
+		}
+		if *to == nil {
+			*to = make(map[string]string)
+		}
+		if _, ok := (*to)[name]; ok {
+			return d.Errf("%s '%s' is given twice", option, name)
+		}
+		(*to)[name] = value
+		return nil
+	}
+}
+
+func (p *credentialParser) request(d *caddyfile.Dispenser) error {
+	s := new(RequestShape)
+	p.credential.Request = s
+	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+		"method":     text(&s.Method),
+		"body":       text(&s.Body),
+		"grant_type": text(&s.GrantType),
+		"rename":     pairs(&s.Rename),
+		"header":     pairs(&s.Header),
+	}, "rename", "header")
+}
+
+func (p *credentialParser) response(d *caddyfile.Dispenser) error {
+	s := new(ResponseShape)
+	p.credential.Response = s
+	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+		"access_token":      text(&s.AccessToken),
+		"refresh_token":     text(&s.RefreshToken),
+		"expires_in":        text(&s.ExpiresIn),
+		"token_type":        text(&s.TokenType),
+		"error":             text(&s.Error),
+		"error_description": text(&s.ErrorDescription),
+		"expires_unit":      text(&s.ExpiresUnit),
+	})
+}
+
+func (p *credentialParser) tls(d *caddyfile.Dispenser) error {
+	t := new(TLS)
+	p.credential.TLS = t
+	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+		"ca":                   text(&t.CA),
+		"server_name":          text(&t.ServerName),
+		"cert":                 text(&t.Cert),
+		"key":                  text(&t.Key),
+		"insecure_skip_verify": func(d *caddyfile.Dispenser) error { return none(d, &t.InsecureSkipVerify) },
+	})
+}

@@ -1,0 +1,118 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// checkDestination refuses, when the config is loaded, what would have the
+// token go where it must not.
+func (t *Transport) checkDestination(proxy *reverseproxy.Handler) error {
+	for _, host := range t.Upstreams {
+		if host == "" || strings.ContainsAny(host, " {}") || strings.Contains(host, "://") {
+			return optionErrorf("upstreams", "'%s' is not a host: expected host, host:port or *.example.com", host)
+		}
+	}
+	if t.TLS != nil && t.TLS.InsecureSkipVerify && !t.InsecureUpstream {
+		return optionErrorf("http", "tls_insecure_skip_verify would give the token to whoever answers: write insecure_upstream too to allow it")
+	}
+	if t.TLS == nil && (t.NetworkProxyRaw != nil || t.ForwardProxyURL != "") && !t.InsecureUpstream {
+		return optionErrorf("http", "an upstream without TLS through a proxy would get the token in the clear: write insecure_upstream to allow it")
+	}
+	if proxy == nil {
+		return nil
+	}
+	if proxy.DynamicUpstreamsRaw != nil && len(t.Upstreams) == 0 {
+		return optionErrorf("upstreams", "is missing: the upstreams are dynamic, so the hosts that may have the token have to be listed")
+	}
+	for _, u := range proxy.Upstreams {
+		if strings.Contains(u.Dial, "{") {
+			if len(t.Upstreams) == 0 {
+				return optionErrorf("upstreams", "is missing: the upstream %s holds a placeholder, so the hosts that may have the token have to be listed", u.Dial)
+			}
+			continue
+		}
+		if err := t.checkUpstream(u.Dial); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkUpstream refuses an upstream without TLS that is known at load.
+func (t *Transport) checkUpstream(dial string) error {
+	if t.InsecureUpstream || strings.HasPrefix(dial, "unix") {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(dial)
+	if err != nil {
+		return nil // Caddy has its own say about it
+	}
+	tls := t.TLS != nil && !slices.Contains(t.TLS.ExceptPorts, port)
+	if tls || isLoopback(host) {
+		return nil
+	}
+	return optionErrorf("insecure_upstream", "the upstream %s has neither TLS nor a loopback address, so the token would travel in the clear: write https://%s, or insecure_upstream to allow it", dial, dial)
+}
+
+// allowed tells whether an attempt's upstream may have the token, judged by
+// the address that is dialled.
+func (t *Transport) allowed(req *http.Request) error {
+	network, host, port := dialled(req)
+	if len(t.Upstreams) > 0 {
+		if !t.listed(host, port) {
+			return fmt.Errorf("credential '%s': the address %s is not in upstreams", t.name, net.JoinHostPort(host, port))
+		}
+		if sent, sentPort := splitHost(req.Host); !t.listed(sent, sentPort) {
+			return fmt.Errorf("credential '%s': the Host %q is not in upstreams", t.name, req.Host)
+		}
+	}
+	t.SetScheme(req)
+	switch {
+	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"), isLoopback(host):
+		return nil
+	}
+	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.name, net.JoinHostPort(host, port))
+}
+
+// dialled is where an attempt goes.
+func dialled(req *http.Request) (network, host, port string) {
+	if info, ok := reverseproxy.GetDialInfo(req.Context()); ok {
+		if strings.HasPrefix(info.Network, "unix") {
+			return info.Network, info.Address, ""
+		}
+		return info.Network, info.Host, info.Port
+	}
+	host, port = splitHost(req.URL.Host)
+	return "tcp", host, port
+}
+
+func splitHost(hostport string) (host, port string) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return strings.Trim(hostport, "[]"), ""
+	}
+	return host, port
+}
+
+// listed tells whether a host is among Upstreams. An entry without a port is
+// good for any.
+func (t *Transport) listed(host, port string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return slices.ContainsFunc(t.Upstreams, func(entry string) bool {
+		entryHost, entryPort := splitHost(strings.ToLower(entry))
+		if entryPort != "" && entryPort != port {
+			return false
+		}
+		if domain, ok := strings.CutPrefix(entryHost, "*."); ok {
+			label, rest, found := strings.Cut(host, ".")
+			return found && label != "" && rest == domain
+		}
+		return entryHost == host
+	})
+}

@@ -1,0 +1,63 @@
+package caddymodule
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler puts an access token on requests, in front of whatever handler
+// follows: reverse_proxy, forward_auth, php_fastcgi.
+//
+// A request waits for a token only while none is held. One that cannot get any
+// goes to the error routes with 503 (the authorization server cannot be
+// reached, or gave an answer of no use) or 502 (it refused), Retry-After and
+// Proxy-Status.
+//
+// Placeholders:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.upstream_auth.credential}` | The name of the credential
+// `{http.upstream_auth.outcome}` | injected, waited, kept, client_rejected, unavailable, passed or upstream_denied
+// `{http.upstream_auth.error}` | Why there was no token: unreachable, refused, malformed
+// `{http.upstream_auth.retry_after}` | Seconds until another try is of use
+type Handler struct {
+	Injection
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.upstream_auth",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the credential.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	return h.provision(ctx, ctx.Logger())
+}
+
+// ServeHTTP puts the token on the request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if refusal := h.apply(r.Context(), r.Header); refusal != nil {
+		h.publish(r.Context(), refusal)
+		if refusal.status != statusClientGone {
+			refusal.writeHeader(w.Header())
+		}
+		return caddyhttp.Error(refusal.status, refusal.err)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

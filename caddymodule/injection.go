@@ -1,0 +1,277 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
+)
+
+const (
+	defaultHeader = "Authorization"
+	defaultScheme = "Bearer"
+	defaultWait   = 5 * time.Second
+)
+
+// Injection says which token is put on a request, and how. It is what the
+// handler and the transport have in common.
+type Injection struct {
+	// Credential is the name of one of the app's credentials. Either this or
+	// Inline.
+	Credential string `json:"credential,omitempty"`
+
+	// Inline is a credential of this route alone. Equal ones are one.
+	Inline *Credential `json:"inline,omitempty"`
+
+	// Header is the field that carries the token. Default: Authorization.
+	Header string `json:"header,omitempty"`
+
+	// Scheme stands before the token, with a blank; an empty one stands for
+	// neither. Default: Bearer.
+	Scheme *string `json:"scheme,omitempty"`
+
+	// ClientAuthorization is what becomes of the field as the client sent it:
+	// "replace" (the default) never passes it, "keep" lets it win over the
+	// token, "reject" answers 400.
+	ClientAuthorization string `json:"client_authorization,omitempty"`
+
+	// Unavailable is what becomes of a request while no valid token is to be
+	// had: "reject" (the default) answers 503 or 502, "pass" sends it on
+	// without one.
+	Unavailable string `json:"unavailable,omitempty"`
+
+	// Wait is how long a request waits for a token that is being fetched.
+	// From 0 to 10m. Default: 5s.
+	Wait *caddy.Duration `json:"wait,omitempty"`
+
+	name    string
+	boxed   any // the name, boxed once for the replacer
+	source  *token.Source
+	header  string
+	prefix  string
+	keep    bool
+	reject  bool
+	pass    bool
+	wait    time.Duration
+	value   atomic.Pointer[headerValue]
+	counts  [len(outcomes)]prometheus.Counter
+	waiting prometheus.Observer
+}
+
+// headerValue is a token as the field carries it, made once for each token.
+type headerValue struct {
+	token *token.Token
+	text  string
+}
+
+// outcome is what became of a request.
+type outcome int
+
+const (
+	injected outcome = iota
+	waited
+	kept
+	clientRejected
+	unavailable
+	passed
+	upstreamDenied
+)
+
+// outcomes are the outcomes' names; boxed, for the replacer takes them so.
+var outcomes = [...]any{"injected", "waited", "kept", "client_rejected", "unavailable", "passed", "upstream_denied"}
+
+func (o outcome) String() string { return outcomes[o].(string) }
+
+// check tells what is wrong with the options, as an *optionError.
+func (i *Injection) check() error {
+	if i.Header != "" {
+		if err := checkFieldName(i.Header); err != nil {
+			return &optionError{"header", err}
+		}
+	}
+	if i.Scheme != nil && *i.Scheme != "" && !httpguts.ValidHeaderFieldName(*i.Scheme) {
+		return optionErrorf("header", "'%s' is not an authentication scheme (RFC 9110 §11.1)", *i.Scheme)
+	}
+	if err := checkOneOf("client_authorization", i.ClientAuthorization, "replace", "keep", "reject"); err != nil {
+		return err
+	}
+	if err := checkOneOf("unavailable", i.Unavailable, "reject", "pass"); err != nil {
+		return err
+	}
+	if i.Wait != nil {
+		if err := checkDuration("wait", *i.Wait); err != nil {
+			return err
+		}
+	}
+	switch {
+	case i.Credential == "" && i.Inline == nil:
+		return optionErrorf("credential", "is missing: name one, or write its options in place")
+	case i.Credential != "" && i.Inline != nil:
+		return optionErrorf("credential", "'%s' is named and another is written in place: expected one of the two", i.Credential)
+	}
+	return nil
+}
+
+func checkOneOf(option, value string, known ...string) error {
+	if value == "" || slices.Contains(known, value) {
+		return nil
+	}
+	return optionErrorf(option, "is '%s', expected %s", value, strings.Join(known, " or "))
+}
+
+// provision finds the credential and prepares what is done for each request.
+func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) error {
+	if err := i.check(); err != nil {
+		return fmt.Errorf("upstream_auth: %w", err)
+	}
+	e, err := i.findCredential(ctx)
+	if err != nil {
+		return err
+	}
+	i.name, i.boxed, i.source = e.name, e.name, e.source
+
+	i.header, i.prefix = defaultHeader, defaultScheme+" "
+	if i.Header != "" {
+		i.header = http.CanonicalHeaderKey(i.Header)
+	}
+	if i.Scheme != nil {
+		i.prefix = ""
+		if *i.Scheme != "" {
+			i.prefix = *i.Scheme + " "
+		}
+	}
+	if i.header != defaultHeader {
+		logger.Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token",
+			zap.String("credential", i.name), zap.String("header", i.header))
+	}
+	i.keep, i.reject = i.ClientAuthorization == "keep", i.ClientAuthorization == "reject"
+	i.pass = i.Unavailable == "pass"
+	i.wait = defaultWait
+	if i.Wait != nil {
+		i.wait = time.Duration(*i.Wait)
+	}
+	for o := range outcomes {
+		i.counts[o] = requests.WithLabelValues(i.name, outcome(o).String())
+	}
+	i.waiting = requestWait.WithLabelValues(i.name)
+	return nil
+}
+
+func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
+	if i.Inline != nil {
+		app, err := ctx.App(appName)
+		if err != nil {
+			return nil, err
+		}
+		return app.(*App).add(ctx, "", i.Inline)
+	}
+	app, err := ctx.AppIfConfigured(appName)
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, unknownCredential(i.Credential, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return app.(*App).credential(i.Credential)
+}
+
+// apply puts the token on a request's header, or tells why the request must
+// not go on. It is the one place where a token meets a request: with a valid
+// one held it costs an atomic load, a look at the clock, and one header write.
+func (i *Injection) apply(ctx context.Context, header http.Header) *refusal {
+	clients, sent := header[i.header]
+	if sent {
+		if i.reject {
+			return i.refuse(clientRejected, http.StatusBadRequest, nil)
+		}
+		if i.keep && len(clients) > 0 {
+			i.count(ctx, kept)
+			return nil
+		}
+		delete(header, i.header)
+	}
+	if _, ok := header["Connection"]; ok {
+		i.guard(header)
+	}
+	result := injected
+	t := i.source.Token()
+	if t == nil {
+		var err error
+		if t, err = i.await(ctx); err != nil {
+			if i.pass && ctx.Err() == nil {
+				i.count(ctx, passed)
+				return nil
+			}
+			return i.refuseFor(err)
+		}
+		result = waited
+	}
+	// the slice is the request's own, for later handlers may write into it
+	header[i.header] = []string{i.text(t)}
+	i.count(ctx, result)
+	return nil
+}
+
+func (i *Injection) await(ctx context.Context) (*token.Token, error) {
+	start := time.Now()
+	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
+	return i.source.Wait(ctx, i.wait)
+}
+
+// text is the field's value for a token.
+func (i *Injection) text(t *token.Token) string {
+	if v := i.value.Load(); v != nil && v.token == t {
+		return v.text
+	}
+	v := &headerValue{t, i.prefix + t.Value}
+	i.value.Store(v)
+	return v.text
+}
+
+// guard takes the field's name out of the client's Connection header: a proxy
+// removes what is named there, and would remove the token (RFC 9110 §7.6.1).
+func (i *Injection) guard(header http.Header) {
+	var left []string
+	for _, line := range header["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, i.header) {
+				left = append(left, name)
+			}
+		}
+	}
+	if left == nil {
+		delete(header, "Connection")
+		return
+	}
+	header["Connection"] = []string{strings.Join(left, ", ")}
+}
+
+// count notes what became of a request, for metrics, placeholders and the
+// access log.
+func (i *Injection) count(ctx context.Context, o outcome) {
+	i.counts[o].Inc()
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.upstream_auth.credential", i.boxed)
+		repl.Set("http.upstream_auth.outcome", outcomes[o])
+	}
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.Logs == nil {
+		return // no access log to write to
+	}
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String("upstream_auth_credential", i.name))
+		extra.Set(zap.String("upstream_auth_outcome", o.String()))
+	}
+}

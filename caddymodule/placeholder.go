@@ -1,0 +1,163 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// maxFile is how much of a file is read for a placeholder, as in Caddy.
+const maxFile = 1 << 20
+
+// placeholders lists the placeholders in a configured value.
+func placeholders(value string) []string {
+	var names []string
+	repl := caddy.NewEmptyReplacer()
+	repl.Map(func(name string) (any, bool) {
+		names = append(names, name)
+		return "", true
+	})
+	repl.ReplaceAll(value, "")
+	return names
+}
+
+func hasPlaceholder(value string) bool { return len(placeholders(value)) > 0 }
+
+// checkPlaceholders refuses what could never be resolved, and request
+// placeholders: a client must not choose where a secret goes, or which file is
+// read.
+func checkPlaceholders(value string) error {
+	for _, name := range placeholders(value) {
+		namespace, _, _ := strings.Cut(name, ".")
+		switch namespace {
+		case "env", "file", "system", "time":
+		case "http":
+			if base, ok := strings.CutPrefix(name, "http.request.uri.path.file."); ok {
+				return fmt.Errorf("{file.%s} is short for a placeholder of the request's path, which is not allowed here; for a file, write its path with a slash: {file./path/to/%s}", base, base)
+			}
+			return fmt.Errorf("the request placeholder {%s} is not allowed here", name)
+		default:
+			return fmt.Errorf(`unknown placeholder {%s}; known are {env.*}, {file.*}, {system.*} and {time.*} (write \{ for a brace)`, name)
+		}
+	}
+	return nil
+}
+
+// resolver replaces the placeholders of one token request. It remembers the
+// secrets that it handed out, to mask them, and the files that it read, to
+// notice when they change.
+type resolver struct {
+	secrets []string
+	files   fileStates
+}
+
+func newResolver() *resolver { return &resolver{files: make(fileStates)} }
+
+// resolve replaces the placeholders in value. One that is unknown, unreadable
+// or empty is an error that names it: an empty secret never reaches the wire.
+func (r *resolver) resolve(value string) (string, error) {
+	if !strings.ContainsAny(value, "{}") {
+		return value, nil
+	}
+	var unreadable error
+	repl := caddy.NewReplacer().WithoutFile()
+	repl.Map(func(name string) (any, bool) {
+		path, ok := strings.CutPrefix(name, "file.")
+		if !ok {
+			return nil, false
+		}
+		content, err := r.readFile(path)
+		if err != nil && unreadable == nil {
+			unreadable = fmt.Errorf("{%s}: %w", name, err)
+		}
+		return trimNewline(content), true
+	})
+	out, err := repl.ReplaceOrErr(value, true, true)
+	if unreadable != nil {
+		return "", unreadable
+	}
+	return out, err
+}
+
+// secret is resolve for a value that is masked from then on.
+func (r *resolver) secret(value string) (string, error) {
+	out, err := r.resolve(value)
+	if err == nil {
+		r.secrets = append(r.secrets, out)
+	}
+	return out, err
+}
+
+// readFile reads a file and notes its state.
+func (r *resolver) readFile(path string) ([]byte, error) {
+	r.files.note(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) == 0 {
+		return nil, fmt.Errorf("%s is empty", path)
+	}
+	return content, nil
+}
+
+// trimNewline removes the newline that an editor puts at a file's end.
+func trimNewline(content []byte) string {
+	return strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+}
+
+// fileStates is what was seen of files when they were read; nil for one that
+// was not there.
+type fileStates map[string]os.FileInfo
+
+func (s fileStates) note(path string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		info = nil
+	}
+	s[path] = info
+}
+
+// changed tells whether a file is another than it was: a mounted secret is
+// swapped by a link, an edited one has another time or size.
+func (s fileStates) changed() bool {
+	for path, was := range s {
+		is, err := os.Stat(path)
+		switch {
+		case err != nil && was == nil:
+		case err != nil || was == nil:
+			return true
+		case !os.SameFile(is, was) || is.Size() != was.Size() || !is.ModTime().Equal(was.ModTime()):
+			return true
+		}
+	}
+	return false
+}
+
+// lastFiles are the files of the last token request.
+type lastFiles struct {
+	mu     sync.Mutex
+	states fileStates
+}
+
+func (l *lastFiles) set(s fileStates) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.states = s
+}
+
+func (l *lastFiles) changed() bool {
+	l.mu.Lock()
+	states := l.states
+	l.mu.Unlock()
+	return states.changed()
+}

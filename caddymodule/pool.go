@@ -1,0 +1,140 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
+)
+
+// pool holds the credentials through config reloads: one whose configuration
+// is unchanged keeps its token, its schedule and its counters.
+var pool = caddy.NewUsagePool()
+
+// scheduler wakes every credential of this process.
+var scheduler = &token.Scheduler{Slept: token.Slept}
+
+// poolKey is a name and the hash of all that makes the value. The name is in
+// it because equal credentials of two names keep counters of their own.
+type poolKey struct{ name, hash string }
+
+// fingerprint hashes a credential as configured, placeholders unresolved. It
+// has to be taken before the guest modules are loaded.
+func fingerprint(c *Credential) (string, error) {
+	raw, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	// once more through a map, for the guests' keys may stand in any order
+	var canonical map[string]any
+	if err := json.Unmarshal(raw, &canonical); err != nil {
+		return "", err
+	}
+	if raw, err = json.Marshal(canonical); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// entry is a credential in the pool. It outlives configs, so it holds nothing
+// of one but what an attachment lends it.
+type entry struct {
+	name, grant string
+	source      *token.Source
+	journal     *journal
+
+	mu       sync.Mutex
+	attached []*attachment
+}
+
+// attachment is what one config lends to an entry while it runs: the newest
+// makes the requests and gets the log lines.
+type attachment struct {
+	entry     *entry
+	requester *requester
+	logger    *zap.Logger
+}
+
+func newEntry(name string, c *Credential) *entry {
+	e := &entry{name: name, grant: c.grantName, journal: &journal{name: name}}
+	e.source = token.NewSource(c.policy(), scheduler, e)
+	credentials.add(e)
+	return e
+}
+
+// attach makes a config's requester and logger the ones in use, and starts the
+// credential if it does not run yet.
+func (e *entry) attach(a *attachment) {
+	e.mu.Lock()
+	e.attached = append(e.attached, a)
+	e.use()
+	e.mu.Unlock()
+	e.source.Start()
+}
+
+func (e *entry) detach(a *attachment) {
+	e.mu.Lock()
+	if i := slices.Index(e.attached, a); i >= 0 {
+		e.attached = slices.Delete(e.attached, i, i+1)
+		e.use()
+	}
+	e.mu.Unlock()
+	a.requester.connection.close()
+}
+
+// running tells whether a config that was started uses the credential.
+func (e *entry) running() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.attached) > 0
+}
+
+// use hands the newest attachment on. Called with the lock.
+func (e *entry) use() {
+	if len(e.attached) == 0 {
+		e.journal.logger.Store(nil)
+		return
+	}
+	newest := e.attached[len(e.attached)-1]
+	e.source.Use(newest.requester)
+	e.journal.logger.Store(newest.logger)
+}
+
+// Attempted implements token.Observer.
+func (e *entry) Attempted(a token.Attempt) {
+	countAttempt(e.name, e.grant, a)
+	e.journal.attempted(a)
+}
+
+// Expired implements token.Observer.
+func (e *entry) Expired(s token.Snapshot) { e.journal.expired(s) }
+
+// Destruct ends a credential that no config uses any more.
+func (e *entry) Destruct() error {
+	e.source.Close()
+	credentials.remove(e)
+	return nil
+}
+
+// acquire takes a credential from the pool, or puts it there at rest.
+func acquire(key poolKey, c *Credential) (*entry, error) {
+	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return newEntry(key.name, c), nil })
+	if err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", key.name, err)
+	}
+	return value.(*entry), nil
+}
+
+// Interface guards
+var (
+	_ token.Observer   = (*entry)(nil)
+	_ caddy.Destructor = (*entry)(nil)
+)

@@ -1,0 +1,120 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// statusClientGone is Caddy's (and nginx's) status for a client that left.
+const statusClientGone = 499
+
+// refusal is a request that must not go on to the upstream, and the answer
+// that it gets. It holds none of the authorization server's words but its
+// error code, and that only in err, which goes to the log.
+type refusal struct {
+	outcome    outcome
+	status     int
+	reason     string // unreachable, refused, malformed, client_rejected, upstream_denied, client_gone
+	retryAfter time.Duration
+	err        error
+}
+
+// refuse makes a refusal that has nothing to do with a token request.
+func (i *Injection) refuse(o outcome, status int, err error) *refusal {
+	if err == nil {
+		err = fmt.Errorf("credential '%s': the client sent %s itself, which client_authorization reject forbids", i.name, i.header)
+	}
+	return &refusal{outcome: o, status: status, reason: o.String(), err: err}
+}
+
+// refuseFor makes a refusal of the reason why there is no token.
+func (i *Injection) refuseFor(err error) *refusal {
+	f, ok := errors.AsType[*oauth.Failure](err)
+	switch {
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !ok:
+		return &refusal{outcome: unavailable, status: statusClientGone, reason: "client_gone", err: err}
+	case !ok:
+		return &refusal{outcome: unavailable, status: http.StatusServiceUnavailable, reason: oauth.Unreachable.String(), retryAfter: time.Second, err: err}
+	}
+	r := &refusal{
+		outcome: unavailable, status: http.StatusServiceUnavailable, reason: f.Kind.String(),
+		err: fmt.Errorf("no access token for credential '%s': %w", i.name, f),
+	}
+	if f.Kind == oauth.Refused {
+		r.status = http.StatusBadGateway
+		return r
+	}
+	r.retryAfter = time.Second
+	if next := i.source.Snapshot().Next; !next.IsZero() {
+		r.retryAfter = max(r.retryAfter, time.Until(next))
+	}
+	return r
+}
+
+// publish counts a refusal, and sets the placeholders for error routes.
+func (i *Injection) publish(ctx context.Context, r *refusal) {
+	i.count(ctx, r.outcome)
+	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Set("http.upstream_auth.error", r.reason)
+	if r.retryAfter > 0 {
+		repl.Set("http.upstream_auth.retry_after", r.retryAfterSeconds())
+	}
+}
+
+func (r *refusal) retryAfterSeconds() string {
+	return strconv.Itoa(int(math.Ceil(r.retryAfter.Seconds())))
+}
+
+// writeHeader adds the fields that tell a client and its operator what
+// happened: Retry-After (RFC 9110 §10.2.3) and Proxy-Status (RFC 9209).
+func (r *refusal) writeHeader(h http.Header) {
+	if r.retryAfter > 0 {
+		h.Set("Retry-After", r.retryAfterSeconds())
+	}
+	kind := "proxy_internal_response" // §2.3.29: made here, no upstream was asked
+	if r.outcome == upstreamDenied {
+		kind = "destination_ip_prohibited" // §2.3.5
+	}
+	h.Set("Proxy-Status", fmt.Sprintf(`caddy-upstream-auth; error=%s; details=%q`, kind, r.text()))
+}
+
+// text says what happened in words that may be shown to a client.
+func (r *refusal) text() string {
+	switch r.outcome {
+	case clientRejected:
+		return "the client must not send its own authorization"
+	case upstreamDenied:
+		return "the upstream may not have the token"
+	}
+	return "no access token: " + r.reason
+}
+
+// response is the answer that the transport gives in place of an upstream's.
+func (r *refusal) response(req *http.Request) *http.Response {
+	body := r.text() + "\n"
+	res := &http.Response{
+		Status:     strconv.Itoa(r.status) + " " + http.StatusText(r.status),
+		StatusCode: r.status,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": {"text/plain; charset=utf-8"}},
+		Body:          io.NopCloser(strings.NewReader(body)),
+		ContentLength: int64(len(body)),
+		Request:       req,
+	}
+	r.writeHeader(res.Header)
+	return res
+}

@@ -1,0 +1,195 @@
+package caddymodule
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Transport))
+}
+
+// Transport is Caddy's own http transport for reverse_proxy that puts an access
+// token on each attempt to reach an upstream. Unlike the handler it sees the
+// upstream, and keeps the token from those that may not have it: it goes to TLS
+// or to a loopback address, and only to the hosts in Upstreams where there are
+// any.
+//
+// A request for which there is no token gets an answer from the transport
+// itself, with the status that the handler would give; no upstream is asked,
+// and none is counted as failed.
+type Transport struct {
+	Injection
+
+	// Upstreams are the hosts that may have the token: host, host:port, or
+	// *.example.com for any one label. Both the address that is dialled and
+	// the Host that is sent have to be among them. Required where an upstream
+	// is dynamic or holds a placeholder. Default: any host that is configured.
+	Upstreams []string `json:"upstreams,omitempty"`
+
+	// InsecureUpstream lets the token go to upstreams without TLS that are not
+	// on a loopback address, and to those whose certificate is not verified.
+	InsecureUpstream bool `json:"insecure_upstream,omitempty"`
+
+	// HealthChecks says whether active health checks carry the token: on (the
+	// default) or off. One that should and cannot, because no token is held, is
+	// not sent, and the upstream's health stays as it was.
+	HealthChecks string `json:"health_checks,omitempty"`
+
+	// HTTPTransport is Caddy's own transport, with its options.
+	*reverseproxy.HTTPTransport `json:"http,omitempty"`
+
+	logger          *zap.Logger
+	uncounted       bool // own answers are kept from passive health checks
+	bareHealthCheck bool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Transport) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID: "http.reverse_proxy.transport.upstream_auth",
+		// never nil: reverse_proxy asks a fresh one about TLS
+		New: func() caddy.Module { return &Transport{HTTPTransport: new(reverseproxy.HTTPTransport)} },
+	}
+}
+
+// Provision sets up Caddy's transport, finds the credential, and checks where
+// the token may go.
+func (t *Transport) Provision(ctx caddy.Context) error {
+	t.logger = ctx.Logger()
+	if t.HTTPTransport == nil {
+		t.HTTPTransport = new(reverseproxy.HTTPTransport)
+	}
+	if err := checkOneOf("health_checks", t.HealthChecks, "on", "off"); err != nil {
+		return fmt.Errorf("upstream_auth: %w", err)
+	}
+	t.bareHealthCheck = t.HealthChecks == "off"
+	proxy := parentProxy(ctx)
+	if err := t.checkDestination(proxy); err != nil {
+		return fmt.Errorf("upstream_auth: %w", err)
+	}
+	if err := t.provision(ctx, t.logger); err != nil {
+		return err
+	}
+	t.keepFromHealthChecks(proxy)
+	return t.HTTPTransport.Provision(ctx)
+}
+
+// parentProxy is the reverse_proxy that this transport belongs to, nil if it
+// belongs to something else.
+func parentProxy(ctx caddy.Context) *reverseproxy.Handler {
+	modules := ctx.Modules()
+	if len(modules) < 2 {
+		return nil
+	}
+	h, _ := modules[len(modules)-2].(*reverseproxy.Handler)
+	return h
+}
+
+// RoundTrip puts the token on one attempt and makes it.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	check := isHealthCheck(req)
+	if err := t.allowed(req); err != nil {
+		t.logger.Error("the token is kept from an upstream", zap.String("credential", t.name), zap.Error(err))
+		return t.answer(req, t.refuse(upstreamDenied, http.StatusBadGateway, err)), nil
+	}
+	if check && t.bareHealthCheck {
+		return t.HTTPTransport.RoundTrip(req)
+	}
+	if check && t.source.Token() == nil {
+		// Any answer and any error would change the upstream's health, which
+		// is not known. The check's goroutine is its own: ending it is the one
+		// way out that leaves the health as it was.
+		runtime.Goexit()
+	}
+	// Caddy reuses the request and its header over attempts
+	attempt := *req
+	attempt.Header = maps.Clone(req.Header)
+	if refusal := t.apply(ctx, attempt.Header); refusal != nil {
+		if refusal.status == statusClientGone {
+			return nil, refusal.err
+		}
+		return t.answer(req, refusal), nil
+	}
+	return t.HTTPTransport.RoundTrip(&attempt)
+}
+
+// ownStatus is added to the status of an answer of the transport's own on its
+// way through reverse_proxy: no upstream can send such a one, and no
+// unhealthy_status matches it.
+const ownStatus = 1000
+
+// keepFromHealthChecks has reverse_proxy restore the status of our own answers
+// after its passive health checks have looked at it: the upstream was not even
+// asked, and must not be counted as failed.
+func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
+	if proxy == nil || proxy.HealthChecks == nil || proxy.HealthChecks.Passive == nil {
+		return
+	}
+	passive := proxy.HealthChecks.Passive
+	if latency := time.Duration(passive.UnhealthyLatency); latency > 0 && t.wait >= latency {
+		t.logger.Warn("a request that waits for a token counts as slow for its upstream: set wait below unhealthy_latency",
+			zap.String("credential", t.name), zap.Duration("wait", t.wait), zap.Duration("unhealthy_latency", latency))
+	}
+	if len(passive.UnhealthyStatus) == 0 {
+		return
+	}
+	var restore []caddyhttp.ResponseHandler
+	for _, status := range []int{http.StatusBadRequest, http.StatusBadGateway, http.StatusServiceUnavailable} {
+		restore = append(restore, caddyhttp.ResponseHandler{
+			Match:      &caddyhttp.ResponseMatcher{StatusCode: []int{ownStatus + status}},
+			StatusCode: caddyhttp.WeakString(strconv.Itoa(status)),
+		})
+	}
+	proxy.HandleResponse = append(restore, proxy.HandleResponse...)
+	t.uncounted = true
+}
+
+// answer gives a refusal to the client in place of an upstream's answer. An
+// error would have the upstream counted as failed, and the request retried.
+func (t *Transport) answer(req *http.Request, r *refusal) *http.Response {
+	t.publish(req.Context(), r)
+	res := r.response(req)
+	if t.uncounted && !isHealthCheck(req) {
+		res.StatusCode += ownStatus
+	}
+	return res
+}
+
+// isHealthCheck tells an active health check from a request that somebody
+// sent: it has an upstream, but none of what Caddy's server notes of a request.
+func isHealthCheck(req *http.Request) bool {
+	ctx := req.Context()
+	_, proxied := reverseproxy.GetDialInfo(ctx)
+	return proxied && ctx.Value(caddyhttp.VarsCtxKey) == nil
+}
+
+// Cleanup closes idle connections.
+func (t *Transport) Cleanup() error {
+	if t.HTTPTransport == nil {
+		return nil
+	}
+	return t.HTTPTransport.Cleanup()
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                                = (*Transport)(nil)
+	_ caddy.CleanerUpper                               = (*Transport)(nil)
+	_ http.RoundTripper                                = (*Transport)(nil)
+	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
+	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
+)

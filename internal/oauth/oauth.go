@@ -1,0 +1,181 @@
+// Package oauth makes one token request on the wire and reads its answer,
+// whatever shape a server gives it (RFC 6749 §4 and §5). It knows no schedule
+// and keeps no state: every answer becomes a Response or a Failure of one of
+// three kinds, and nothing of what was sent stands in either.
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxBody is how much of an answer is read. A token of 16 KiB is the largest
+// seen; an answer of 1 MiB or more is no answer.
+const maxBody = 1 << 20
+
+// Encoding says where the parameters of a token request travel.
+type Encoding string
+
+const (
+	// Form is application/x-www-form-urlencoded in the body (RFC 6749 §4.4.2).
+	Form Encoding = "form"
+	// JSON is one JSON object in the body, for servers with their own words.
+	JSON Encoding = "json"
+	// Query is the query string. It puts secrets into URLs, so it is for
+	// servers that take nothing else.
+	Query Encoding = "query"
+)
+
+// Request is one token request. The zero value of each optional field is the
+// standard's own form.
+type Request struct {
+	// URL is the token endpoint.
+	URL string
+	// Method is POST unless set.
+	Method string
+	// Encoding is Form unless set, and Query with GET.
+	Encoding Encoding
+	// Params are the parameters, under their standard names.
+	Params url.Values
+	// Rename gives a parameter the name that this server uses.
+	Rename map[string]string
+	// Header is added to the request.
+	Header http.Header
+	// Fields say where in the answer the values are.
+	Fields Fields
+	// Secrets are masked in whatever is kept of the server's words.
+	Secrets []string
+}
+
+// Do sends the request and reads its answer. No redirect is followed: it would
+// take the secret to a server that nobody configured. The error is always a
+// *Failure.
+func (r *Request) Do(ctx context.Context, rt http.RoundTripper) (*Response, error) {
+	mask := newMask(r.Secrets)
+	req, err := r.build(ctx)
+	if err != nil {
+		return nil, &Failure{Kind: Refused, Err: mask.error(err)}
+	}
+	res, err := rt.RoundTrip(req)
+	if err != nil {
+		return nil, &Failure{Kind: Unreachable, Err: mask.error(transportError(ctx, err))}
+	}
+	defer res.Body.Close()
+
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if err != nil && isSuccess(res.StatusCode) {
+		return nil, &Failure{Kind: Unreachable, Status: res.StatusCode, Err: mask.error(fmt.Errorf("reading the answer: %w", transportError(ctx, err)))}
+	}
+	return r.read(&answer{
+		status:      res.StatusCode,
+		contentType: res.Header.Get("Content-Type"),
+		retryAfter:  parseRetryAfter(res.Header.Get("Retry-After"), date(res.Header)),
+		date:        date(res.Header),
+		body:        body,
+	}, mask)
+}
+
+func (r *Request) build(ctx context.Context) (*http.Request, error) {
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return nil, fmt.Errorf("token URL: %w", withoutURL(err))
+	}
+	method, encoding := r.Method, r.Encoding
+	if method == "" {
+		method = http.MethodPost
+	}
+	if method == http.MethodGet {
+		encoding = Query
+	}
+	params := renamed(r.Params, r.Rename)
+
+	var body io.Reader
+	var contentType string
+	switch encoding {
+	case Query:
+		query := u.Query()
+		for name, values := range params {
+			query[name] = values
+		}
+		u.RawQuery = query.Encode()
+	case JSON:
+		object, err := json.Marshal(flattened(params))
+		if err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		body, contentType = bytes.NewReader(object), "application/json"
+	default:
+		body, contentType = strings.NewReader(params.Encode()), "application/x-www-form-urlencoded"
+	}
+
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("token request: %w", withoutURL(err))
+	}
+	req.Header.Set("Accept", "application/json")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	return req, nil
+}
+
+func renamed(params url.Values, names map[string]string) url.Values {
+	out := make(url.Values, len(params))
+	for name, values := range params {
+		if to, ok := names[name]; ok {
+			name = to
+		}
+		out[name] = append(out[name], values...)
+	}
+	return out
+}
+
+// flattened is what a JSON body holds: a string for each parameter, a list
+// where one repeats.
+func flattened(params url.Values) map[string]any {
+	out := make(map[string]any, len(params))
+	for name, values := range params {
+		if len(values) == 1 {
+			out[name] = values[0]
+			continue
+		}
+		out[name] = values
+	}
+	return out
+}
+
+// transportError says what happened without the URL, which may hold a secret.
+func transportError(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no complete answer within the timeout: %w", context.DeadlineExceeded)
+	}
+	return withoutURL(err)
+}
+
+func withoutURL(err error) error {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		return ue.Err
+	}
+	return err
+}
+
+func isSuccess(status int) bool { return status >= 200 && status < 300 }
+
+func date(h http.Header) time.Time {
+	t, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}

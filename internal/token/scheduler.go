@@ -1,0 +1,161 @@
+package token
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// Scheduler wakes the sources that are due: one heap of deadlines and one
+// goroutine for all of them, which ends when nothing is scheduled.
+type Scheduler struct {
+	// Slept, if set, is asked every second how long the machine has been
+	// suspended since it started; the monotonic clock does not tell.
+	Slept func() time.Duration
+
+	mu      sync.Mutex
+	queue   queue
+	running bool
+	kick    chan struct{}
+}
+
+// clockTick is how often the clocks are compared while a source is scheduled.
+const clockTick = time.Second
+
+// set plans s to be woken at a moment, in place of an earlier plan.
+func (d *Scheduler) set(s *Source, at instant) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.wakeAt = at
+	if s.heapIndex >= 0 {
+		heap.Fix(&d.queue, s.heapIndex)
+	} else {
+		heap.Push(&d.queue, s)
+	}
+	if !d.running {
+		d.running = true
+		d.kick = make(chan struct{}, 1)
+		go d.run(d.kick)
+		return
+	}
+	d.nudge()
+}
+
+func (d *Scheduler) remove(s *Source) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.heapIndex >= 0 {
+		heap.Remove(&d.queue, s.heapIndex)
+	}
+	if d.running && len(d.queue) == 0 {
+		d.nudge()
+	}
+}
+
+func (d *Scheduler) nudge() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Scheduler) run(kick <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	clocks := newClocks(d.Slept)
+	for {
+		d.mu.Lock()
+		if len(d.queue) == 0 {
+			d.running = false
+			d.mu.Unlock()
+			return
+		}
+		wait := d.queue[0].wakeAt.sub(now())
+		if wait <= 0 {
+			s := heap.Pop(&d.queue).(*Source)
+			d.mu.Unlock()
+			s.wake()
+			continue
+		}
+		d.mu.Unlock()
+		if d.Slept != nil {
+			wait = min(wait, clockTick)
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-kick:
+		}
+		if slept, stepped := clocks.compare(); slept > 0 || stepped {
+			for _, s := range d.sources() {
+				s.clockMoved(slept)
+			}
+		}
+	}
+}
+
+func (d *Scheduler) sources() []*Source {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]*Source(nil), d.queue...)
+}
+
+// clocks tell a suspended machine and a stepped wall clock from time passing.
+type clocks struct {
+	slept  func() time.Duration
+	asleep time.Duration
+	at     time.Time
+}
+
+// tolerance is above what a clock that is being slewed drifts in a second, and
+// below what would matter to a token.
+const tolerance = 2 * time.Second
+
+func newClocks(slept func() time.Duration) *clocks {
+	c := &clocks{slept: slept, at: time.Now()}
+	if slept != nil {
+		c.asleep = slept()
+	}
+	return c
+}
+
+// compare tells how long the machine has slept since the last call, 0 if it
+// did not, and whether the wall clock was set meanwhile.
+func (c *clocks) compare() (slept time.Duration, stepped bool) {
+	if c.slept == nil {
+		return 0, false
+	}
+	t, asleep := time.Now(), c.slept()
+	slept = asleep - c.asleep
+	drift := t.Round(0).Sub(c.at.Round(0)) - t.Sub(c.at) - slept
+	c.at, c.asleep = t, asleep
+	if slept < tolerance/2 {
+		slept = 0
+	}
+	return slept, drift.Abs() > tolerance
+}
+
+// queue is the heap of sources by the moment at which they are to be woken.
+type queue []*Source
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].wakeAt < q[j].wakeAt }
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].heapIndex, q[j].heapIndex = i, j
+}
+
+func (q *queue) Push(x any) {
+	s := x.(*Source)
+	s.heapIndex = len(*q)
+	*q = append(*q, s)
+}
+
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	s := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	s.heapIndex = -1
+	return s
+}

@@ -1,0 +1,51 @@
+package token
+
+import (
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// Snapshot is what a source knows of itself at one moment. It holds no token.
+type Snapshot struct {
+	// Held tells whether a valid token is held, Expires when it stops being
+	// used (zero if none is held).
+	Held    bool
+	Expires time.Time
+	// Obtained is when the last token request succeeded, zero if none did.
+	Obtained time.Time
+	// Lifetime is what the newest token had when its request was sent.
+	Lifetime time.Duration
+	// Assumed tells that the server gave no usable lifetime.
+	Assumed bool
+	// Next is when the next token request is due, zero while one is under way.
+	Next time.Time
+	// Failures counts the failures since the last success, Failure is the last.
+	Failures int
+	Failure  *oauth.Failure
+	// Scopes are those that the server says it granted, nil if it says nothing;
+	// Missing are those that were asked for and are not among them.
+	Scopes, Missing []string
+}
+
+// Snapshot tells the state of the source. It never waits for the network.
+func (s *Source) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot()
+}
+
+func (s *Source) snapshot() Snapshot {
+	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained}
+	if s.inFlight == nil && s.started {
+		snap.Next = s.next.wall()
+	}
+	if t := s.last; t != nil {
+		snap.Lifetime, snap.Assumed = t.end.sub(t.sent), t.assumed
+		snap.Scopes, snap.Missing = t.scopes, t.missing
+		if t.valid() && !s.closed {
+			snap.Held, snap.Expires = true, t.until.wall()
+		}
+	}
+	return snap
+}

@@ -1,0 +1,402 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// Reason is what caused a token request.
+type Reason string
+
+// The reasons for a token request.
+const (
+	Start     Reason = "start"     // the first one
+	Scheduled Reason = "scheduled" // the token held is due, or an earlier request failed
+	Demand    Reason = "demand"    // a request came and no token was held
+)
+
+// Requester makes one token request. Its error is an *oauth.Failure, or is
+// taken for one that was refused: a request that could not be made.
+type Requester interface {
+	Request(ctx context.Context) (*oauth.Response, error)
+	// Stale tells whether a file that the last request was made from has
+	// changed since: then a failed one is worth repeating at once.
+	Stale() bool
+}
+
+// Observer is told what happens to a source. The calls for one source come one
+// at a time, in order, and must not block.
+type Observer interface {
+	Attempted(Attempt)
+	Expired(Snapshot)
+}
+
+// Attempt is one token request that has ended.
+type Attempt struct {
+	Snapshot
+	Reason Reason
+	Took   time.Duration
+	// Same is true if the server handed out the token that was held already.
+	Same bool
+	// Bearer is false if the new token is outside RFC 6750's b64token.
+	Bearer bool
+}
+
+// ErrClosed is returned to those who wait for a token of a credential that is
+// no longer configured.
+var ErrClosed = errors.New("the credential is no longer configured")
+
+// errPending is why a caller's wait ended while the first request was under way.
+var errPending = errors.New("the first answer is still awaited")
+
+// Source holds the access token of one credential and keeps it fresh.
+type Source struct {
+	held      held
+	policy    Policy
+	scheduler *Scheduler
+	observer  Observer
+	random    random
+
+	// of the scheduler, under its lock
+	wakeAt    instant
+	heapIndex int
+
+	mu        sync.Mutex
+	requester Requester
+	started   bool
+	closed    bool
+	inFlight  context.CancelCauseFunc // ends the request under way; nil if there is none
+	settled   chan struct{}           // closed when a request ends, then replaced
+	last      *Token                  // the newest token, even if it has expired
+	lapsed    bool                    // its expiry has been told
+	failures  int                     // in a row
+	failure   *oauth.Failure          // the last one, nil after a success
+	next      instant                 // when the next request is due
+	floor     instant                 // the server's Retry-After: none before this
+	obtained  time.Time               // of the last success
+}
+
+// NewSource returns a source at rest: it makes no request and starts no
+// goroutine before Start.
+func NewSource(policy Policy, scheduler *Scheduler, observer Observer) *Source {
+	return &Source{
+		policy:    policy,
+		scheduler: scheduler,
+		observer:  observer,
+		random:    defaultRandom,
+		heapIndex: -1,
+		settled:   make(chan struct{}),
+	}
+}
+
+// Use has the next requests made by r. A request under way is left alone.
+func (s *Source) Use(r Requester) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requester = r
+}
+
+// Start makes the first request. On a source that was started before it does
+// nothing: its token and its schedule stand.
+func (s *Source) Start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started || s.closed {
+		return
+	}
+	s.started = true
+	s.request(Start)
+}
+
+// Close ends the source. A request under way publishes nothing any more, and
+// whoever waits gets ErrClosed.
+func (s *Source) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.held.p.Store(nil)
+	if s.inFlight != nil {
+		s.inFlight(ErrClosed)
+	}
+	s.scheduler.remove(s)
+	s.announce()
+}
+
+// Token is the token held, nil if there is none that is valid. It costs one
+// atomic load and one comparison with the clock.
+func (s *Source) Token() *Token { return s.held.load() }
+
+// Wait returns a valid token, waiting for one at most that long. It waits
+// through a first failure to reach the server, and fails at once from the
+// second in a row on and after any other failure. The error is an
+// *oauth.Failure, ErrClosed, or the context's. Leaving does not end the
+// request under way for the others.
+func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
+	var timeout <-chan time.Time
+	for {
+		t, settled, err := s.poll()
+		if t != nil || err != nil {
+			return t, err
+		}
+		if timeout == nil {
+			timer := time.NewTimer(most)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timeout:
+			return nil, s.pending()
+		}
+	}
+}
+
+// poll is one look at the state by a caller that has no token. It starts a
+// request if none is under way and none is being held back.
+func (s *Source) poll() (*Token, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.held.load(); t != nil {
+		return t, nil, nil
+	}
+	switch {
+	case s.closed:
+		return nil, nil, ErrClosed
+	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
+		return nil, nil, s.failure
+	}
+	if s.started && now() >= s.next {
+		s.request(Demand)
+	}
+	return nil, s.settled, nil
+}
+
+func (s *Source) pending() *oauth.Failure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil {
+		return s.failure
+	}
+	return &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
+}
+
+// request starts a token request unless one is under way. Called with the lock.
+func (s *Source) request(reason Reason) {
+	if s.inFlight != nil || s.closed || s.requester == nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.inFlight = cancel
+	go s.run(ctx, cancel, s.requester, reason)
+	s.reschedule()
+}
+
+// run makes one request. Its context is its own: a caller that leaves takes
+// nothing from the others.
+func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requester, reason Reason) {
+	defer cancel(nil)
+	ctx, stop := context.WithTimeout(ctx, s.policy.Timeout)
+	defer stop()
+
+	asleep := s.slept()
+	sent := now()
+	res, err := r.Request(ctx)
+	arrived := now()
+	// A lifetime counts from the sending, through a suspended machine too.
+	sent = sent.add(asleep - s.slept())
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight = nil
+	if s.closed {
+		return
+	}
+	attempt := Attempt{Reason: reason, Took: arrived.sub(sent), Bearer: true}
+	if err == nil {
+		attempt.Bearer = res.Bearer
+		attempt.Same, err = s.succeed(res, sent, arrived)
+	}
+	if err != nil {
+		s.fail(err, arrived)
+	}
+	s.reschedule()
+	attempt.Snapshot = s.snapshot()
+	s.observer.Attempted(attempt)
+	s.announce()
+}
+
+func (s *Source) slept() time.Duration {
+	if s.scheduler.Slept == nil {
+		return 0
+	}
+	return s.scheduler.Slept()
+}
+
+// succeed publishes what came, unless it is of no use.
+func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool, err error) {
+	t := &Token{
+		Value: res.AccessToken, sent: sent, took: arrived.sub(sent),
+		scopes: res.Scopes, missing: res.Missing,
+	}
+	before := s.last
+	same = before != nil && before.Value == t.Value
+
+	life := res.ExpiresIn
+	switch {
+	case life > 0:
+		t.end = sent.add(life)
+	case same && !before.assumed:
+		t.end = before.end // nothing new is known of it
+	default:
+		life, t.assumed = s.policy.DefaultLifetime, true
+		t.end = sent.add(life)
+	}
+
+	var p plan
+	if same && !t.assumed && t.end.sub(before.end) <= sameEnd+before.took {
+		t.first = before.first
+		p = s.policy.running(t, arrived, s.random)
+	} else {
+		t.first = t.end.sub(sent)
+		p = s.policy.fresh(t, res.RefreshIn, arrived, s.random)
+	}
+	t.until = p.until
+	if arrived >= t.until {
+		// One that is handed out to its very end is worth asking for after it.
+		s.floor = max(s.floor, min(t.end, arrived.add(clockTick)))
+		return same, &oauth.Failure{Kind: oauth.Unreachable, Err: errTooSlow}
+	}
+
+	s.held.p.Store(t)
+	s.last, s.lapsed = t, false
+	s.failures, s.failure, s.floor = 0, nil, 0
+	s.next = p.due
+	s.obtained = time.Now()
+	return same, nil
+}
+
+// sameEnd is by how much two answers about one token may differ and still
+// mean the same end: lifetimes are whole seconds.
+const sameEnd = 2 * time.Second
+
+var errTooSlow = errors.New("the token had expired when it arrived")
+
+// fail notes a failure and when the next request may be made.
+func (s *Source) fail(err error, at instant) {
+	f, ok := errors.AsType[*oauth.Failure](err)
+	if !ok {
+		f = &oauth.Failure{Kind: oauth.Refused, Err: err}
+	}
+	s.failures++
+	s.failure = f
+	if f.RetryAfter > 0 {
+		s.floor = at.add(retryAfter(f.RetryAfter, s.random))
+	}
+	s.next = max(at.add(backoff(f.Kind, s.failures, s.held.load() != nil, s.random)), s.floor)
+}
+
+// announce wakes all who wait.
+func (s *Source) announce() {
+	close(s.settled)
+	s.settled = make(chan struct{})
+}
+
+// reschedule plans the next moment at which something is to be done. Called
+// with the lock.
+func (s *Source) reschedule() {
+	if s.closed {
+		return
+	}
+	const never = instant(math.MaxInt64)
+	at := never
+	if s.inFlight == nil {
+		at = s.next
+		if s.failure != nil {
+			at = min(at, now().add(filePoll))
+		}
+	}
+	if s.last != nil && !s.lapsed {
+		at = min(at, s.last.until)
+	}
+	if at != never {
+		s.scheduler.set(s, at)
+	}
+}
+
+// wake does what is due. The scheduler calls it.
+func (s *Source) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	t := now()
+	if s.last != nil && !s.lapsed && t >= s.last.until {
+		s.lapse(t)
+	}
+	if s.inFlight == nil {
+		switch {
+		case t >= s.next:
+			s.request(Scheduled)
+		case s.failure != nil:
+			go s.lookAtFiles(s.requester)
+		}
+	}
+	s.reschedule()
+}
+
+// lapse drops a token that is no longer used.
+func (s *Source) lapse(t instant) {
+	s.lapsed = true
+	s.held.p.CompareAndSwap(s.last, nil)
+	if s.failure != nil {
+		// requests are turned away from now on: do not sit out a long step
+		sooner := t.add(backoff(s.failure.Kind, s.failures, false, s.random))
+		s.next = max(min(s.next, sooner), s.floor)
+	}
+	s.observer.Expired(s.snapshot())
+}
+
+// lookAtFiles runs apart: a file system may hang.
+func (s *Source) lookAtFiles(r Requester) {
+	if !r.Stale() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil && s.inFlight == nil {
+		s.next = min(s.next, max(now(), s.floor))
+		s.reschedule()
+	}
+}
+
+// clockMoved takes the time of a suspension off what is held, and makes the
+// token due: after one, and after the wall clock was set, nothing is certain.
+func (s *Source) clockMoved(slept time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.last == nil {
+		return
+	}
+	if slept > 0 {
+		t := *s.last
+		t.sent, t.end, t.until = t.sent.add(-slept), t.end.add(-slept), t.until.add(-slept)
+		s.held.p.CompareAndSwap(s.last, &t)
+		s.last = &t
+	}
+	s.floor = s.floor.add(-slept)
+	if s.failure == nil || slept > 0 {
+		s.next = min(s.next, max(now(), s.floor))
+	}
+	s.reschedule()
+}
