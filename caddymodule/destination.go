@@ -66,10 +66,10 @@ func (t *Transport) allowed(req *http.Request) error {
 	network, host, port := dialled(req)
 	if len(t.Upstreams) > 0 {
 		if !t.listed(host, port) {
-			return fmt.Errorf("credential '%s': the address %s is not in upstreams", t.name, net.JoinHostPort(host, port))
+			return fmt.Errorf("credential '%s': the address %s is not in upstreams", t.inject.name, net.JoinHostPort(host, port))
 		}
 		if sent, sentPort := splitHost(req.Host); !t.listed(sent, sentPort) {
-			return fmt.Errorf("credential '%s': the Host %q is not in upstreams", t.name, req.Host)
+			return fmt.Errorf("credential '%s': the Host %q is not in upstreams", t.inject.name, req.Host)
 		}
 	}
 	t.SetScheme(req)
@@ -77,7 +77,7 @@ func (t *Transport) allowed(req *http.Request) error {
 	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"), isLoopback(host):
 		return nil
 	}
-	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.name, net.JoinHostPort(host, port))
+	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.inject.name, net.JoinHostPort(host, port))
 }
 
 // dialled is where an attempt goes.

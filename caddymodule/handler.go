@@ -29,6 +29,8 @@ func init() {
 // `{http.upstream_auth.retry_after}` | Seconds until another try is of use
 type Handler struct {
 	Injection
+
+	inject *injector
 }
 
 // CaddyModule returns the Caddy module information.
@@ -41,13 +43,15 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the credential.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	return h.provision(ctx, ctx.Logger())
+	var err error
+	h.inject, err = h.provision(ctx, ctx.Logger())
+	return err
 }
 
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if refusal := h.apply(r.Context(), r.Header); refusal != nil {
-		h.publish(r.Context(), refusal)
+	if refusal := h.inject.apply(r.Context(), r.Header); refusal != nil {
+		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {
 			refusal.writeHeader(w.Header())
 		}

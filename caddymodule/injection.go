@@ -55,7 +55,10 @@ type Injection struct {
 	// Wait is how long a request waits for a token that is being fetched.
 	// From 0 to 10m. Default: 5s.
 	Wait *caddy.Duration `json:"wait,omitempty"`
+}
 
+// injector does what an Injection says.
+type injector struct {
 	name    string
 	boxed   any // the name, boxed once for the replacer
 	source  *token.Source
@@ -132,41 +135,41 @@ func checkOneOf(option, value string, known ...string) error {
 }
 
 // provision finds the credential and prepares what is done for each request.
-func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) error {
+func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) (*injector, error) {
 	if err := i.check(); err != nil {
-		return fmt.Errorf("upstream_auth: %w", err)
+		return nil, fmt.Errorf("upstream_auth: %w", err)
 	}
 	e, err := i.findCredential(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	i.name, i.boxed, i.source = e.name, e.name, e.source
-
-	i.header, i.prefix = defaultHeader, defaultScheme+" "
+	in := &injector{
+		name: e.name, boxed: e.name, source: e.source,
+		header: defaultHeader, prefix: defaultScheme + " ",
+		keep: i.ClientAuthorization == "keep", reject: i.ClientAuthorization == "reject",
+		pass: i.Unavailable == "pass", wait: defaultWait,
+		waiting: requestWait.WithLabelValues(e.name),
+	}
 	if i.Header != "" {
-		i.header = http.CanonicalHeaderKey(i.Header)
+		in.header = http.CanonicalHeaderKey(i.Header)
 	}
 	if i.Scheme != nil {
-		i.prefix = ""
+		in.prefix = ""
 		if *i.Scheme != "" {
-			i.prefix = *i.Scheme + " "
+			in.prefix = *i.Scheme + " "
 		}
 	}
-	if i.header != defaultHeader {
-		logger.Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token",
-			zap.String("credential", i.name), zap.String("header", i.header))
-	}
-	i.keep, i.reject = i.ClientAuthorization == "keep", i.ClientAuthorization == "reject"
-	i.pass = i.Unavailable == "pass"
-	i.wait = defaultWait
 	if i.Wait != nil {
-		i.wait = time.Duration(*i.Wait)
+		in.wait = time.Duration(*i.Wait)
 	}
 	for o := range outcomes {
-		i.counts[o] = requests.WithLabelValues(i.name, outcome(o).String())
+		in.counts[o] = requests.WithLabelValues(in.name, outcome(o).String())
 	}
-	i.waiting = requestWait.WithLabelValues(i.name)
-	return nil
+	if in.header != defaultHeader {
+		logger.Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token",
+			zap.String("credential", in.name), zap.String("header", in.header))
+	}
+	return in, nil
 }
 
 func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
@@ -190,7 +193,7 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // apply puts the token on a request's header, or tells why the request must
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
-func (i *Injection) apply(ctx context.Context, header http.Header) *refusal {
+func (i *injector) apply(ctx context.Context, header http.Header) *refusal {
 	clients, sent := header[i.header]
 	if sent {
 		if i.reject {
@@ -224,14 +227,14 @@ func (i *Injection) apply(ctx context.Context, header http.Header) *refusal {
 	return nil
 }
 
-func (i *Injection) await(ctx context.Context) (*token.Token, error) {
+func (i *injector) await(ctx context.Context) (*token.Token, error) {
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
 	return i.source.Wait(ctx, i.wait)
 }
 
 // text is the field's value for a token.
-func (i *Injection) text(t *token.Token) string {
+func (i *injector) text(t *token.Token) string {
 	if v := i.value.Load(); v != nil && v.token == t {
 		return v.text
 	}
@@ -242,7 +245,7 @@ func (i *Injection) text(t *token.Token) string {
 
 // guard takes the field's name out of the client's Connection header: a proxy
 // removes what is named there, and would remove the token (RFC 9110 §7.6.1).
-func (i *Injection) guard(header http.Header) {
+func (i *injector) guard(header http.Header) {
 	var left []string
 	for _, line := range header["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
@@ -260,7 +263,7 @@ func (i *Injection) guard(header http.Header) {
 
 // count notes what became of a request, for metrics, placeholders and the
 // access log.
-func (i *Injection) count(ctx context.Context, o outcome) {
+func (i *injector) count(ctx context.Context, o outcome) {
 	i.counts[o].Inc()
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.upstream_auth.credential", i.boxed)

@@ -31,7 +31,7 @@ type refusal struct {
 }
 
 // refuse makes a refusal that has nothing to do with a token request.
-func (i *Injection) refuse(o outcome, status int, err error) *refusal {
+func (i *injector) refuse(o outcome, status int, err error) *refusal {
 	if err == nil {
 		err = fmt.Errorf("credential '%s': the client sent %s itself, which client_authorization reject forbids", i.name, i.header)
 	}
@@ -39,7 +39,7 @@ func (i *Injection) refuse(o outcome, status int, err error) *refusal {
 }
 
 // refuseFor makes a refusal of the reason why there is no token.
-func (i *Injection) refuseFor(err error) *refusal {
+func (i *injector) refuseFor(err error) *refusal {
 	f, ok := errors.AsType[*oauth.Failure](err)
 	switch {
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !ok:
@@ -63,7 +63,7 @@ func (i *Injection) refuseFor(err error) *refusal {
 }
 
 // publish counts a refusal, and sets the placeholders for error routes.
-func (i *Injection) publish(ctx context.Context, r *refusal) {
+func (i *injector) publish(ctx context.Context, r *refusal) {
 	i.count(ctx, r.outcome)
 	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {

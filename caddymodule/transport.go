@@ -48,6 +48,7 @@ type Transport struct {
 	// HTTPTransport is Caddy's own transport, with its options.
 	*reverseproxy.HTTPTransport `json:"http,omitempty"`
 
+	inject          *injector
 	logger          *zap.Logger
 	uncounted       bool // own answers are kept from passive health checks
 	bareHealthCheck bool
@@ -77,7 +78,8 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err := t.checkDestination(proxy); err != nil {
 		return fmt.Errorf("upstream_auth: %w", err)
 	}
-	if err := t.provision(ctx, t.logger); err != nil {
+	var err error
+	if t.inject, err = t.Injection.provision(ctx, t.logger); err != nil {
 		return err
 	}
 	t.keepFromHealthChecks(proxy)
@@ -100,13 +102,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	check := isHealthCheck(req)
 	if err := t.allowed(req); err != nil {
-		t.logger.Error("the token is kept from an upstream", zap.String("credential", t.name), zap.Error(err))
-		return t.answer(req, t.refuse(upstreamDenied, http.StatusBadGateway, err)), nil
+		t.logger.Error("the token is kept from an upstream", zap.String("credential", t.inject.name), zap.Error(err))
+		return t.answer(req, t.inject.refuse(upstreamDenied, http.StatusBadGateway, err)), nil
 	}
 	if check && t.bareHealthCheck {
 		return t.HTTPTransport.RoundTrip(req)
 	}
-	if check && t.source.Token() == nil {
+	if check && t.inject.source.Token() == nil {
 		// Any answer and any error would change the upstream's health, which
 		// is not known. The check's goroutine is its own: ending it is the one
 		// way out that leaves the health as it was.
@@ -115,7 +117,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// Caddy reuses the request and its header over attempts
 	attempt := *req
 	attempt.Header = maps.Clone(req.Header)
-	if refusal := t.apply(ctx, attempt.Header); refusal != nil {
+	if refusal := t.inject.apply(ctx, attempt.Header); refusal != nil {
 		if refusal.status == statusClientGone {
 			return nil, refusal.err
 		}
@@ -137,9 +139,9 @@ func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
 		return
 	}
 	passive := proxy.HealthChecks.Passive
-	if latency := time.Duration(passive.UnhealthyLatency); latency > 0 && t.wait >= latency {
+	if latency := time.Duration(passive.UnhealthyLatency); latency > 0 && t.inject.wait >= latency {
 		t.logger.Warn("a request that waits for a token counts as slow for its upstream: set wait below unhealthy_latency",
-			zap.String("credential", t.name), zap.Duration("wait", t.wait), zap.Duration("unhealthy_latency", latency))
+			zap.String("credential", t.inject.name), zap.Duration("wait", t.inject.wait), zap.Duration("unhealthy_latency", latency))
 	}
 	if len(passive.UnhealthyStatus) == 0 {
 		return
@@ -158,7 +160,7 @@ func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
 // answer gives a refusal to the client in place of an upstream's answer. An
 // error would have the upstream counted as failed, and the request retried.
 func (t *Transport) answer(req *http.Request, r *refusal) *http.Response {
-	t.publish(req.Context(), r)
+	t.inject.publish(req.Context(), r)
 	res := r.response(req)
 	if t.uncounted && !isHealthCheck(req) {
 		res.StatusCode += ownStatus
