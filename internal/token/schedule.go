@@ -20,6 +20,8 @@ const (
 	assumedUse    = 24 * time.Hour         // how long one with no known end is used while the server fails
 	successGap    = 500 * time.Millisecond // between two successes
 	maxRetryAfter = 10 * time.Minute       // however long the server asks for
+	leastBackoff  = 100 * time.Millisecond // so that no run of luck makes a storm
+	rounding      = time.Second            // lifetimes are whole seconds, so an end is known to one
 	filePoll      = time.Second            // how often a failing credential looks at its files
 )
 
@@ -78,7 +80,7 @@ func (p *Policy) running(t *Token, arrived instant, rnd random) plan {
 	lead := max(2*t.took, successGap/2)
 	last := until.add(-lead)
 	if arrived >= last {
-		return plan{until: max(until, t.end.add(-time.Second)), due: max(t.end, arrived.add(successGap))}
+		return plan{until: max(until, t.end.add(-rounding)), due: max(t.end.add(rounding), arrived.add(successGap))}
 	}
 	half := time.Duration(float64(t.end.sub(arrived)) / 2 * (1 - rnd()/10))
 	due := arrived.add(max(half, t.first/20))
@@ -104,7 +106,7 @@ func backoff(kind oauth.Kind, n int, tokenHeld bool, rnd random) time.Duration {
 	if n < 16 { // beyond that the shift would overflow, and most is long reached
 		step = min(first<<(n-1), most)
 	}
-	return time.Duration(rnd() * float64(step))
+	return max(time.Duration(rnd()*float64(step)), leastBackoff)
 }
 
 // retryAfter is the floor that a server sets under the next attempt, with a

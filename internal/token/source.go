@@ -273,7 +273,7 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 	t.until = p.until
 	if arrived >= t.until {
 		// One that is handed out to its very end is worth asking for after it.
-		s.floor = max(s.floor, min(t.end, arrived.add(clockTick)))
+		s.floor = max(s.floor, min(t.end.add(rounding), arrived.add(rounding)))
 		return same, &oauth.Failure{Kind: oauth.Unreachable, Err: errTooSlow}
 	}
 
@@ -286,8 +286,8 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 }
 
 // sameEnd is by how much two answers about one token may differ and still
-// mean the same end: lifetimes are whole seconds.
-const sameEnd = 2 * time.Second
+// mean the same end.
+const sameEnd = 2 * rounding
 
 var errTooSlow = errors.New("the token had expired when it arrived")
 

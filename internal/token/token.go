@@ -13,7 +13,9 @@ import (
 // two costs one reading of the clock, where a time.Time costs two.
 type instant time.Duration
 
-var epoch = time.Now()
+// epoch lies so far back that every instant is positive and the zero instant is
+// in the past: the clock of a testing/synctest bubble begins in the year 2000.
+var epoch = time.Now().Add(-50 * 365 * 24 * time.Hour)
 
 func now() instant { return instant(time.Since(epoch)) }
 

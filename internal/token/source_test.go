@@ -1,0 +1,609 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// server is an authorization server as a source sees it.
+type server struct {
+	mu       sync.Mutex
+	delay    time.Duration
+	answer   func(n int) (*oauth.Response, error) // of the nth request, the first is 1
+	stale    bool
+	requests []time.Time
+	peak, in int
+}
+
+func (s *server) Request(ctx context.Context) (*oauth.Response, error) {
+	s.mu.Lock()
+	s.requests = append(s.requests, time.Now())
+	n, delay, answer := len(s.requests), s.delay, s.answer
+	s.in++
+	s.peak = max(s.peak, s.in)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.in--
+		s.mu.Unlock()
+	}()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: ctx.Err()}
+		}
+	}
+	return answer(n)
+}
+
+func (s *server) Stale() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stale
+}
+
+// set changes the server while it runs.
+func (s *server) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.requests)
+}
+
+// lives answers with a new token of that life each time.
+func lives(life time.Duration) func(int) (*oauth.Response, error) {
+	return func(n int) (*oauth.Response, error) {
+		return &oauth.Response{AccessToken: fmt.Sprintf("tok-%d", n), ExpiresIn: life, Bearer: true}, nil
+	}
+}
+
+func fails(f oauth.Failure) func(int) (*oauth.Response, error) {
+	return func(int) (*oauth.Response, error) { return nil, &f }
+}
+
+var (
+	down    = oauth.Failure{Kind: oauth.Unreachable, Status: 503}
+	refused = oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_client"}
+	odd     = oauth.Failure{Kind: oauth.Malformed, Status: 200}
+)
+
+// observer records what it is told.
+type observer struct {
+	mu       sync.Mutex
+	attempts []Attempt
+	expired  int
+}
+
+func (o *observer) Attempted(a Attempt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.attempts = append(o.attempts, a)
+}
+
+func (o *observer) Expired(Snapshot) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expired++
+}
+
+func (o *observer) last() Attempt {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.attempts[len(o.attempts)-1]
+}
+
+func (o *observer) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.attempts)
+}
+
+var defaults = Policy{RefreshAt: DefaultRefreshAt, ExpiryMargin: DefaultExpiryMargin, DefaultLifetime: DefaultLifetime, Timeout: DefaultTimeout}
+
+// start starts a source whose random numbers are all the same.
+func start(t *testing.T, srv *server, rnd float64) (*Source, *observer) {
+	t.Helper()
+	obs := new(observer)
+	s := NewSource(defaults, new(Scheduler), obs)
+	s.random = func() float64 { return rnd }
+	s.Use(srv)
+	s.Start()
+	t.Cleanup(s.Close)
+	synctest.Wait()
+	return s, obs
+}
+
+// pass lets time pass.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func value(s *Source) string {
+	if t := s.Token(); t != nil {
+		return t.Value
+	}
+	return ""
+}
+
+func TestRenewedBeforeItExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour)}
+		s, obs := start(t, srv, 0)
+		if value(s) != "tok-1" || obs.last().Reason != Start {
+			t.Fatalf("held %q after %v", value(s), obs.last().Reason)
+		}
+		pass(45*time.Minute - time.Second)
+		if value(s) != "tok-1" {
+			t.Fatal("renewed too early")
+		}
+		pass(time.Second)
+		if value(s) != "tok-2" || obs.last().Reason != Scheduled {
+			t.Fatalf("held %q after %v, 75%% of its life on", value(s), obs.last().Reason)
+		}
+		for range 24 * 60 {
+			pass(time.Minute)
+			if value(s) == "" {
+				t.Fatal("no token held")
+			}
+		}
+		if n := srv.count(); n != 2+32 {
+			t.Errorf("%d requests in a day, want one each 45 minutes", n)
+		}
+	})
+}
+
+// TestOneRequestForAll: 60 callers at once on a slow server cost one request,
+// and a caller that leaves does not end it for the others.
+func TestOneRequestForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour), delay: 3 * time.Second}
+		s, _ := start(t, srv, 0)
+		var wg sync.WaitGroup
+		var served, left int
+		var mu sync.Mutex
+		for i := range 60 {
+			ctx, cancel := context.WithCancel(t.Context())
+			wg.Go(func() {
+				tok, err := s.Wait(ctx, 5*time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case tok != nil && tok.Value == "tok-1":
+					served++
+				case errors.Is(err, context.Canceled):
+					left++
+				default:
+					t.Errorf("got %v, %v", tok, err)
+				}
+			})
+			if i%6 == 0 {
+				synctest.Wait()
+				cancel()
+			}
+			defer cancel()
+		}
+		wg.Wait()
+		if served != 50 || left != 10 || srv.count() != 1 {
+			t.Errorf("%d served, %d left, %d requests", served, left, srv.count())
+		}
+	})
+}
+
+// TestSharedFailure: who waits gets the failure of the request under way.
+func TestSharedFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: fails(refused), delay: 3 * time.Second}
+		s, _ := start(t, srv, 1)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				_, err := s.Wait(t.Context(), 5*time.Second)
+				if f, ok := errors.AsType[*oauth.Failure](err); !ok || f.Code != "invalid_client" {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := srv.count(); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// TestWaitThroughAFirstFailure: through a first unreachable requests wait, and
+// fail at once from the second in a row on, and after any other kind.
+func TestWaitThroughAFirstFailure(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		answers []func(int) (*oauth.Response, error)
+		want    string // the token, or the failure's kind
+		after   time.Duration
+	}{
+		{"unreachable, then a token", []func(int) (*oauth.Response, error){fails(down), lives(time.Hour)}, "tok-2", time.Second},
+		{"unreachable twice", []func(int) (*oauth.Response, error){fails(down), fails(down)}, "unreachable", time.Second},
+		{"refused", []func(int) (*oauth.Response, error){fails(refused)}, "refused", 0},
+		{"malformed", []func(int) (*oauth.Response, error){fails(odd)}, "malformed", 0},
+		{"unreachable, then refused", []func(int) (*oauth.Response, error){fails(down), fails(refused)}, "refused", time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := &server{answer: func(n int) (*oauth.Response, error) { return tc.answers[min(n, len(tc.answers))-1](n) }}
+				s, _ := start(t, srv, 1)
+				began := time.Now()
+				tok, err := s.Wait(t.Context(), 5*time.Second)
+				got := ""
+				if f, ok := errors.AsType[*oauth.Failure](err); ok {
+					got = f.Kind.String()
+				} else if tok != nil {
+					got = tok.Value
+				}
+				if took := time.Since(began); got != tc.want || took != tc.after {
+					t.Errorf("got %q (%v) after %v, want %q after %v", got, err, took, tc.want, tc.after)
+				}
+			})
+		})
+	}
+}
+
+// TestWaitEnds: a request waits no longer than it is told to, and says what it
+// waited for.
+func TestWaitEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour), delay: 8 * time.Second}
+		s, _ := start(t, srv, 0)
+		began := time.Now()
+		_, err := s.Wait(t.Context(), 5*time.Second)
+		if f, ok := errors.AsType[*oauth.Failure](err); !ok || f.Kind != oauth.Unreachable || time.Since(began) != 5*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(began))
+		}
+		pass(3 * time.Second)
+		if value(s) != "tok-1" || srv.count() != 1 {
+			t.Errorf("held %q after %d requests", value(s), srv.count())
+		}
+	})
+}
+
+func TestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour), delay: time.Hour}
+		_, obs := start(t, srv, 1)
+		pass(DefaultTimeout)
+		if obs.count() != 1 || obs.last().Failure == nil || obs.last().Took != DefaultTimeout {
+			t.Errorf("after the timeout: %+v", obs.attempts)
+		}
+	})
+}
+
+// TestOutage: an outage costs no request while a token is valid, few token
+// requests, and ends within one step of backoff.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(14 * time.Second)}
+		s, obs := start(t, srv, 0.5)
+		srv.set(func() { srv.answer = fails(down) })
+		before := srv.count()
+		pass(12600*time.Millisecond - 1) // until its margin of a tenth of 14s
+		if value(s) != "tok-1" {
+			t.Fatal("the old token was dropped while it was valid")
+		}
+		pass(1)
+		if value(s) != "" || obs.expired != 1 {
+			t.Fatalf("held %q in its margin; told %d times that it expired", value(s), obs.expired)
+		}
+		began := time.Now()
+		if _, err := s.Wait(t.Context(), 5*time.Second); err == nil || time.Since(began) != 0 {
+			t.Errorf("got %v after %v, want a failure at once", err, time.Since(began))
+		}
+		pass(18 * time.Second)
+		if n := srv.count() - before; n > 15 {
+			t.Errorf("%d token requests in the outage", n)
+		}
+		srv.set(func() { srv.answer = lives(time.Hour) })
+		pass(time.Minute / 2)
+		if value(s) == "" {
+			t.Error("no token a step of backoff after the server's return")
+		}
+	})
+}
+
+// TestNoneIsTerminal: after any failure the next request comes by itself.
+func TestNoneIsTerminal(t *testing.T) {
+	for _, f := range []oauth.Failure{down, refused, odd} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := &server{answer: fails(f)}
+			s, _ := start(t, srv, 0.99)
+			pass(3 * time.Hour)
+			n := srv.count()
+			if n < 3*60 {
+				t.Errorf("%v: %d requests in three hours without a token, want one a minute", f.Kind, n)
+			}
+			srv.set(func() { srv.answer = lives(time.Hour) })
+			pass(time.Minute)
+			if value(s) == "" {
+				t.Errorf("%v: no token a minute after all is well", f.Kind)
+			}
+		})
+	}
+}
+
+func TestRetryAfterIsAFloor(t *testing.T) {
+	for _, tc := range []struct {
+		asked time.Duration
+		rnd   float64
+		want  time.Duration
+	}{
+		{2 * time.Minute, 0, 2 * time.Minute},
+		{2 * time.Minute, 1, 3 * time.Minute}, // a random half on top
+		{24 * time.Hour, 0, 10 * time.Minute},
+		{9 * time.Minute, 1, 10 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := &server{answer: fails(oauth.Failure{Kind: oauth.Unreachable, Status: 429, RetryAfter: tc.asked})}
+			s, _ := start(t, srv, tc.rnd)
+			for time.Now(); srv.count() == 1; {
+				began := time.Now()
+				_, _ = s.Wait(t.Context(), time.Second) // demand keeps to it too
+				if time.Since(began) == 0 {
+					pass(time.Second)
+				}
+			}
+			if got := srv.requests[1].Sub(srv.requests[0]); got != tc.want {
+				t.Errorf("asked for %v: the next came after %v, want %v", tc.asked, got, tc.want)
+			}
+		})
+	}
+}
+
+// TestChangedFile: a failing credential whose file changed is tried at once.
+func TestChangedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: fails(refused)}
+		s, _ := start(t, srv, 1)
+		pass(40 * time.Second) // the next step is a minute
+		before := srv.count()
+		srv.set(func() { srv.stale, srv.answer = true, lives(time.Hour) })
+		pass(time.Second)
+		if value(s) == "" || srv.count() != before+1 {
+			t.Errorf("held %q after %d requests more", value(s), srv.count()-before)
+		}
+	})
+}
+
+// TestClosed: the request of a credential that is gone publishes nothing.
+func TestClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		srv := &server{answer: func(n int) (*oauth.Response, error) {
+			<-release // deaf to its context
+			return lives(time.Hour)(n)
+		}}
+		s, obs := start(t, srv, 0)
+		waited := make(chan error)
+		go func() {
+			_, err := s.Wait(t.Context(), time.Minute)
+			waited <- err
+		}()
+		synctest.Wait()
+		s.Close()
+		if err := <-waited; !errors.Is(err, ErrClosed) {
+			t.Errorf("who waited got %v", err)
+		}
+		close(release)
+		synctest.Wait()
+		if value(s) != "" || obs.count() != 0 {
+			t.Errorf("held %q, %d attempts told of", value(s), obs.count())
+		}
+		s.Start()
+		s.Close()
+		pass(time.Hour)
+		if srv.count() != 1 {
+			t.Error("a closed source made a request")
+		}
+	})
+}
+
+// TestStartIsOnce: a reload starts what runs already.
+func TestStartIsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour)}
+		s, _ := start(t, srv, 0)
+		for range 20 {
+			s.Use(srv)
+			s.Start()
+			synctest.Wait()
+		}
+		if srv.count() != 1 || value(s) != "tok-1" {
+			t.Errorf("%d requests", srv.count())
+		}
+	})
+}
+
+// TestRequestBeforeStart: one that comes before the app has started waits for
+// it.
+func TestRequestBeforeStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour)}
+		s := NewSource(defaults, new(Scheduler), new(observer))
+		t.Cleanup(s.Close)
+		time.AfterFunc(time.Second, func() { s.Use(srv); s.Start() })
+		tok, err := s.Wait(t.Context(), 5*time.Second)
+		if err != nil || tok.Value != "tok-1" {
+			t.Errorf("got %v, %v", tok, err)
+		}
+	})
+}
+
+// TestExpiredOnArrival: too slow is a failure, with backoff.
+func TestExpiredOnArrival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(3 * time.Second), delay: 4 * time.Second}
+		s, obs := start(t, srv, 1)
+		pass(4 * time.Second)
+		if f := obs.last().Failure; f == nil || f.Kind != oauth.Unreachable || value(s) != "" {
+			t.Errorf("got %+v, held %q", f, value(s))
+		}
+		srv.set(func() { srv.delay = 0 })
+		pass(2 * time.Second)
+		if value(s) != "tok-2" {
+			t.Errorf("held %q", value(s))
+		}
+	})
+}
+
+// TestLateProcess: a process that was stopped past the token's end sends no
+// expired token, though no timer has fired yet.
+func TestLateProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSource(defaults, new(Scheduler), new(observer))
+		s.held.p.Store(&Token{Value: "old", until: now().add(-1)})
+		if s.Token() != nil {
+			t.Error("an expired token was given out")
+		}
+	})
+}
+
+func TestAssumedLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(0)}
+		s, obs := start(t, srv, 0)
+		if a := obs.last(); !a.Assumed || a.Lifetime != DefaultLifetime {
+			t.Fatalf("got %+v", a)
+		}
+		pass(DefaultLifetime * 3 / 4)
+		if value(s) != "tok-2" {
+			t.Error("not renewed by the default lifetime")
+		}
+		// while the server fails, it serves on for a day
+		srv.set(func() { srv.answer = fails(down) })
+		pass(24*time.Hour - time.Second)
+		if value(s) != "tok-2" {
+			t.Error("dropped while the server fails")
+		}
+		pass(2 * time.Second)
+		if value(s) != "" {
+			t.Error("used for more than a day")
+		}
+	})
+}
+
+// TestRunningToken: a server that hands out the running token with what is
+// left of it (OneAccess) is asked at half of what is left, not too often, and
+// no request goes without a token until a second before its end.
+func TestRunningToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 1800 * time.Second
+		began := time.Now().Add(-81 * time.Second) // 1719 are left of the first
+		srv := &server{}
+		srv.answer = func(int) (*oauth.Response, error) {
+			age := time.Since(began)
+			n := age / life
+			left := (life - age%life).Truncate(time.Second)
+			return &oauth.Response{AccessToken: fmt.Sprintf("tok-%d", n), ExpiresIn: left, Bearer: true}, nil
+		}
+		s, obs := start(t, srv, 0.5)
+		bare := 0
+		const seconds = 4 * 1800
+		for range seconds * 4 {
+			pass(time.Second / 4)
+			if tok := s.Token(); tok == nil {
+				bare++
+			} else if want := fmt.Sprintf("tok-%d", time.Since(began)/life); tok.Value != want {
+				t.Fatalf("sent %s at %v", tok.Value, time.Since(began))
+			}
+		}
+		if most := 4 * (2*4 + 1); bare > most { // from a second before its end to one after
+			t.Errorf("without a token for %d quarters of a second in four lives, want no more than %d", bare, most)
+		}
+		if n := srv.count(); n > 4*7 {
+			t.Errorf("%d requests in four lives", n)
+		}
+		for _, a := range obs.attempts {
+			if a.Failure != nil {
+				t.Errorf("counted as failed: %v", a.Failure)
+			}
+		}
+		for i := 1; i < len(srv.requests); i++ {
+			if gap := srv.requests[i].Sub(srv.requests[i-1]); gap < successGap {
+				t.Errorf("two requests within %v", gap)
+			}
+		}
+	})
+}
+
+// TestSameTokenLaterEnd: one whose end moves counts as new.
+func TestSameTokenLaterEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: func(int) (*oauth.Response, error) {
+			return &oauth.Response{AccessToken: "tok", ExpiresIn: time.Hour, Bearer: true}, nil
+		}}
+		s, obs := start(t, srv, 0)
+		pass(10 * time.Hour)
+		if n := srv.count(); n != 14 || value(s) != "tok" || !obs.last().Same {
+			t.Errorf("%d requests in ten hours, want one each 45 minutes", n)
+		}
+	})
+}
+
+// TestSuspended: what a machine sleeps is taken off a token's life, told by a
+// clock that runs on; a wall clock that was set only makes it due.
+func TestSuspended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var slept time.Duration
+		scheduler := &Scheduler{Slept: func() time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slept
+		}}
+		srv := &server{answer: lives(time.Hour)}
+		s := NewSource(defaults, scheduler, new(observer))
+		s.random = func() float64 { return 0 }
+		s.Use(srv)
+		s.Start()
+		t.Cleanup(s.Close)
+		pass(time.Minute)
+		srv.set(func() { srv.answer = fails(down) })
+		mu.Lock()
+		slept = 2 * time.Hour
+		mu.Unlock()
+		pass(2 * time.Second)
+		if value(s) != "" {
+			t.Error("a token that expired in its sleep is still held")
+		}
+		if srv.count() < 2 {
+			t.Error("no new one was asked for after the sleep")
+		}
+	})
+}
+
+func TestClockStepped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour)}
+		s, _ := start(t, srv, 0)
+		pass(time.Minute)
+		srv.set(func() { srv.delay = time.Second })
+		s.clockMoved(0)
+		synctest.Wait()
+		if value(s) != "tok-1" {
+			t.Error("a step of the wall clock dropped the token")
+		}
+		pass(time.Second)
+		if value(s) != "tok-2" {
+			t.Error("a step of the wall clock did not make the token due")
+		}
+	})
+}
