@@ -117,7 +117,7 @@ func (j *journal) failed(a token.Attempt) {
 		j.log().Warn("token request failed; the token held stays in use", fields...)
 		return
 	}
-	j.log().Error("token request failed and no token is held; requests wait for one, then are turned away", fields...)
+	j.log().Error("token request failed and no token is held; requests are turned away until one is obtained", fields...)
 }
 
 func (j *journal) expired(s token.Snapshot) {

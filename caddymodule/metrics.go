@@ -49,7 +49,7 @@ var (
 	expiryDesc = prometheus.NewDesc("caddy_upstream_auth_token_expiry_timestamp_seconds",
 		"When the token held stops being used, as a Unix time; 0 when none is held.", []string{"credential"}, nil)
 	refreshDesc = prometheus.NewDesc("caddy_upstream_auth_token_refresh_timestamp_seconds",
-		"When the next token request is due, as a Unix time; 0 while one is under way.", []string{"credential"}, nil)
+		"When the next token request is due, or the one under way was made, as a Unix time.", []string{"credential"}, nil)
 	lastSuccessDesc = prometheus.NewDesc("caddy_upstream_auth_token_last_success_timestamp_seconds",
 		"When a token request last succeeded, as a Unix time; 0 when none has.", []string{"credential"}, nil)
 	failuresDesc = prometheus.NewDesc("caddy_upstream_auth_token_consecutive_failures",

@@ -55,10 +55,7 @@ func (i *injector) refuseFor(err error) *refusal {
 		r.status = http.StatusBadGateway
 		return r
 	}
-	r.retryAfter = time.Second
-	if next := i.source.Snapshot().Next; !next.IsZero() {
-		r.retryAfter = max(r.retryAfter, time.Until(next))
-	}
+	r.retryAfter = max(time.Second, time.Until(i.source.Snapshot().Next))
 	return r
 }
 

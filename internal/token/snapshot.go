@@ -18,7 +18,8 @@ type Snapshot struct {
 	Lifetime time.Duration
 	// Assumed tells that the server gave no usable lifetime.
 	Assumed bool
-	// Next is when the next token request is due, zero while one is under way.
+	// Next is when the next token request is due, or the one under way was made;
+	// zero before Start.
 	Next time.Time
 	// Failures counts the failures since the last success, Failure is the last.
 	Failures int
@@ -37,7 +38,7 @@ func (s *Source) Snapshot() Snapshot {
 
 func (s *Source) snapshot() Snapshot {
 	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained}
-	if s.inFlight == nil && s.started {
+	if s.started {
 		snap.Next = s.next.wall()
 	}
 	if t := s.last; t != nil {

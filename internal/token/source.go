@@ -196,7 +196,7 @@ func (s *Source) request(reason Reason) {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s.inFlight = cancel
+	s.inFlight, s.next = cancel, now()
 	go s.run(ctx, cancel, s.requester, reason)
 	s.reschedule()
 }

@@ -1,0 +1,228 @@
+package caddymodule
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+)
+
+// The parts of a test: a real authorization server, a real API that demands
+// its tokens, and a real Caddy between, all on loopback sockets.
+type parts struct {
+	t        *testing.T
+	auth     *authserver.Server
+	server   *authserver.Listener
+	api      *authserver.Upstream
+	upstream *authserver.Listener
+	proxy    string // Caddy's address
+	log      string // the file of Caddy's log, at debug level
+	client   *http.Client
+}
+
+const (
+	appClient = "app"
+	oddSecret = "p+a%s/w=d &!~:x"
+	secretEnv = "UPSTREAM_AUTH_TEST_SECRET"
+)
+
+func newParts(t *testing.T, config authserver.Config) *parts {
+	t.Helper()
+	t.Setenv(secretEnv, oddSecret)
+	if config.ClientID == "" {
+		config.ClientID, config.ClientSecret = appClient, oddSecret
+	}
+	return assemble(t, authserver.New(config))
+}
+
+func assemble(t *testing.T, auth *authserver.Server) *parts {
+	t.Helper()
+	p := &parts{
+		t: t, auth: auth, proxy: freeAddr(t), log: filepath.Join(t.TempDir(), "caddy.log"),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 30 * time.Second},
+	}
+	p.server = listen(t, "127.0.0.1:0", auth)
+	p.api = authserver.NewUpstream(auth)
+	p.upstream = listen(t, "127.0.0.1:0", p.api)
+	t.Cleanup(p.client.CloseIdleConnections)
+	return p
+}
+
+func listen(t *testing.T, addr string, h http.Handler) *authserver.Listener {
+	t.Helper()
+	l, err := authserver.Listen(addr, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// freeAddr is a loopback address on which nobody listens.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// credential is a credential's block for the parts' server; more are options.
+func (p *parts) credential(more ...string) string {
+	return fmt.Sprintf("token_url %s%s\nclient_id %s\nclient_auth client_secret_basic {env.%s}\n%s\n",
+		p.server.URL(), authserver.TokenPath, appClient, secretEnv, strings.Join(more, "\n"))
+}
+
+// caddyfile puts a site's directives, and a credential called crm, into a whole
+// Caddyfile. In it $API is the API's address.
+func (p *parts) caddyfile(credential, site string) string {
+	return strings.NewReplacer("$API", p.upstream.Addr()).Replace(fmt.Sprintf(`{
+	admin off
+	persist_config off
+	log {
+		output file %s
+		level DEBUG
+	}
+	upstream_auth {
+		credential crm {
+			%s
+		}
+	}
+}
+http://%s {
+	bind 127.0.0.1
+	%s
+}
+`, p.log, credential, p.proxy, site))
+}
+
+// load has Caddy run a Caddyfile until the test ends.
+func (p *parts) load(caddyfile string) error {
+	p.t.Helper()
+	raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), nil)
+	if err != nil {
+		return err
+	}
+	p.t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			p.t.Error(err)
+		}
+		p.nothingLeft()
+	})
+	return caddy.Load(raw, true)
+}
+
+// nothingLeft checks that a stopped Caddy leaves nothing of ours behind.
+func (p *parts) nothingLeft() {
+	pool.Range(func(key, _ any) bool {
+		p.t.Errorf("left in the pool: %v", key)
+		return true
+	})
+	transports.Range(func(any, any) bool {
+		p.t.Error("a connection to an authorization server is left in its pool")
+		return true
+	})
+	for name := range credentials.newest() {
+		p.t.Errorf("left running: %s", name)
+	}
+}
+
+// run is load for a Caddyfile that is right.
+func (p *parts) run(credential, site string) {
+	p.t.Helper()
+	if err := p.load(p.caddyfile(credential, site)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// answer is what a client gets.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// get sends a request through Caddy; fields are names and values of its header.
+func (p *parts) get(path string, fields ...string) answer {
+	p.t.Helper()
+	a, err := p.try(http.MethodGet, path, nil, fields...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return a
+}
+
+func (p *parts) try(method, path string, body io.Reader, fields ...string) (answer, error) {
+	req, err := http.NewRequest(method, "http://"+p.proxy+path, body)
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i < len(fields); i += 2 {
+		req.Header.Add(fields[i], fields[i+1])
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close()
+	content, err := io.ReadAll(res.Body)
+	return answer{res.StatusCode, res.Header, string(content)}, err
+}
+
+// want checks an answer's status.
+func (p *parts) want(a answer, status int) {
+	p.t.Helper()
+	if a.status != status {
+		p.t.Errorf("got %d %q, want %d", a.status, a.body, status)
+	}
+}
+
+// eventually waits for a state that other goroutines bring about.
+func eventually(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !reached() {
+		select {
+		case <-deadline:
+			t.Fatalf("it did not come to pass: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// logged is Caddy's log so far.
+func (p *parts) logged() string {
+	p.t.Helper()
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(content)
+}
+
+// lines counts the log lines that hold a text.
+func (p *parts) lines(text string) int {
+	n := 0
+	for line := range bytes.Lines([]byte(p.logged())) {
+		if bytes.Contains(line, []byte(text)) {
+			n++
+		}
+	}
+	return n
+}
