@@ -133,11 +133,11 @@ func TestProxyToTheServer(t *testing.T) {
 			return
 		}
 		w.WriteHeader(http.StatusOK)
-		from, _, err := http.NewResponseController(w).Hijack()
+		from, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
-		go func() { _, _ = io.Copy(to, from); to.Close() }()
+		go func() { _, _ = io.Copy(to, buffered); to.Close() }()
 		_, _ = io.Copy(from, to)
 		from.Close()
 	}))
