@@ -66,6 +66,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
+	if at := adminAddress(ctx); isShared(at) {
+		a.logger.Warn("whoever reaches the admin API can read every secret of this config, and each program of this machine can: write admin unix//path/to/socket|0600, or admin off", zap.String("admin", at))
+	}
 	return nil
 }
 

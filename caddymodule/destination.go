@@ -74,10 +74,22 @@ func (t *Transport) allowed(req *http.Request) error {
 	}
 	t.SetScheme(req)
 	switch {
-	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"), isLoopback(host):
+	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"):
+		return nil
+	case isLoopback(host) && !t.proxied(req):
 		return nil
 	}
 	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.inject.name, net.JoinHostPort(host, port))
+}
+
+// proxied tells whether an attempt goes through a forward proxy, which a name
+// such as api.localhost does if the environment has one.
+func (t *Transport) proxied(req *http.Request) bool {
+	if t.Transport == nil || t.Transport.Proxy == nil {
+		return false
+	}
+	proxy, err := t.Transport.Proxy(req)
+	return proxy != nil || err != nil
 }
 
 // dialled is where an attempt goes.

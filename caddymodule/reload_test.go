@@ -167,3 +167,36 @@ func TestStopWhileHanging(t *testing.T) {
 		t.Errorf("the stop took %v", took)
 	}
 }
+
+// TestAdminWarning: an admin API that others can reach is warned about. The
+// test also holds the look at Caddy's config, which is from outside.
+func TestAdminWarning(t *testing.T) {
+	for admin, warned := range map[string]bool{
+		"off":              false,
+		"unix/$DIR/a.sock": false,
+		"127.0.0.1:$PORT":  true,
+		"localhost:$PORT":  true,
+	} {
+		t.Run(admin, func(t *testing.T) {
+			p := newParts(t, authserver.Config{})
+			_, port, _ := strings.Cut(freeAddr(t), ":")
+			at := strings.NewReplacer("$DIR", t.TempDir(), "$PORT", port).Replace(admin)
+			if err := p.load(strings.Replace(p.caddyfile(p.credential(), "upstream_auth crm\nreverse_proxy $API"), "admin off", "admin "+at, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if got := p.lines("whoever reaches the admin API") > 0; got != warned {
+				t.Errorf("warned: %v", got)
+			}
+		})
+	}
+}
+
+// TestLiteralSecret: it works, and is warned about.
+func TestLiteralSecret(t *testing.T) {
+	p := newParts(t, authserver.Config{})
+	p.run(fmt.Sprintf("token_url %s%s\nclient_id %s\nclient_auth client_secret_post `%s`", p.server.URL(), authserver.TokenPath, appClient, oddSecret), "upstream_auth crm\nreverse_proxy $API")
+	p.want(p.get("/"), 200)
+	if p.lines("write {file./path/to/secret} or {env.NAME} instead") != 1 || strings.Contains(p.logged(), oddSecret) {
+		t.Error("a secret in the config is not warned about, or is in the log")
+	}
+}
