@@ -50,6 +50,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.inject.guard(r.Header)
 	if refusal := h.inject.apply(r.Context(), r.Header); refusal != nil {
 		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {

@@ -194,25 +194,20 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
 func (i *injector) apply(ctx context.Context, header http.Header) *refusal {
-	clients, sent := header[i.header]
-	if sent {
-		if i.reject {
-			return i.refuse(clientRejected, http.StatusBadRequest, nil)
-		}
-		if i.keep && len(clients) > 0 {
+	if i.keep || i.reject {
+		if clients := header[i.header]; len(clients) > 0 && i.keep {
 			i.count(ctx, kept)
 			return nil
+		} else if clients != nil && i.reject {
+			return i.refuse(clientRejected, http.StatusBadRequest, nil)
 		}
-		delete(header, i.header)
-	}
-	if _, ok := header["Connection"]; ok {
-		i.guard(header)
 	}
 	result := injected
 	t := i.source.Token()
 	if t == nil {
 		var err error
 		if t, err = i.await(ctx); err != nil {
+			delete(header, i.header) // what the client sent never passes
 			if i.pass && ctx.Err() == nil {
 				i.count(ctx, passed)
 				return nil
@@ -245,9 +240,14 @@ func (i *injector) text(t *token.Token) string {
 
 // guard takes the field's name out of the client's Connection header: a proxy
 // removes what is named there, and would remove the token (RFC 9110 §7.6.1).
+// A transport comes after that.
 func (i *injector) guard(header http.Header) {
+	lines, ok := header["Connection"]
+	if !ok {
+		return
+	}
 	var left []string
-	for _, line := range header["Connection"] {
+	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
 			if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, i.header) {
 				left = append(left, name)
