@@ -41,16 +41,30 @@ func (b *block) once() error {
 	return nil
 }
 
-// locate adds to an optionError where its option stands; one that is missing
-// is looked for where the block begins.
+// note remembers where the first option of a name stands.
+func (b *block) note(name string, at caddyfile.Token) {
+	if _, ok := b.where[name]; !ok {
+		b.where[name] = at
+	}
+}
+
+// locate adds to an optionError where its option stands; if it does not, where
+// the one around it does, or the block.
 func (b *block) locate(err error) error {
 	if err == nil {
 		return nil
 	}
 	token := b.head
 	if oe, ok := errors.AsType[*optionError](err); ok {
-		if t, ok := b.where[oe.option]; ok {
-			token = t
+		for name, found := oe.option, true; found; {
+			if t, ok := b.where[name]; ok {
+				token = t
+				break
+			}
+			i := strings.LastIndexByte(name, ' ')
+			if found = i > 0; found {
+				name = name[:i]
+			}
 		}
 	}
 	d := caddyfile.NewDispenser([]caddyfile.Token{token})
@@ -61,7 +75,7 @@ func (b *block) locate(err error) error {
 // one reads the single argument of an option.
 func one(d *caddyfile.Dispenser, to *string) error {
 	name := d.Val()
-	if !d.NextArg() {
+	if !d.NextArg() || d.Val() == "" {
 		return d.Errf("'%s' needs an argument", name)
 	}
 	*to = d.Val()
@@ -200,7 +214,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 var injectionOptions = map[string]func(*Injection, *caddyfile.Dispenser) error{
 	"header": func(i *Injection, d *caddyfile.Dispenser) error {
 		args := d.RemainingArgs()
-		if len(args) < 1 || len(args) > 2 {
+		if len(args) < 1 || len(args) > 2 || args[0] == "" {
 			return d.Err("'header' takes one or two arguments, a name and a scheme")
 		}
 		i.Header = args[0]
@@ -219,18 +233,18 @@ var injectionOptions = map[string]func(*Injection, *caddyfile.Dispenser) error{
 
 // parseInjection reads a handler's or a transport's arguments and block: the
 // name of a credential or, in its place, the options of one.
-func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*caddyfile.Dispenser) error) error {
+func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*caddyfile.Dispenser) error) (*block, error) {
 	b := newBlock(d)
 	what := d.Val()
 	if d.NextArg() {
 		i.Credential = d.Val()
 		b.where["credential"] = d.Token()
 		if err := checkName(i.Credential); err != nil {
-			return d.WrapErr(err)
+			return nil, d.WrapErr(err)
 		}
 	}
 	if d.NextArg() {
-		return d.Errf("'%s' takes one argument, the name of a credential; '%s' is a second one", what, d.Val())
+		return nil, d.Errf("'%s' takes one argument, the name of a credential; '%s' is a second one", what, d.Val())
 	}
 	inline := &credentialParser{block: b, credential: new(Credential)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -242,7 +256,7 @@ func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*c
 		switch {
 		case isInjection || isOwn:
 			if err = b.once(); err != nil {
-				return err
+				return nil, err
 			}
 			if isOwn {
 				err = own[name](d)
@@ -262,15 +276,15 @@ func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*c
 			err = unknownOption(d, what, known)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if i.Inline != nil {
 		if err := inline.finish(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return b.locate(i.check())
+	return b, b.locate(i.check())
 }
 
 // parseHandler reads:
@@ -285,7 +299,20 @@ func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*c
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
 	h.Next() // the directive's name
-	return handler, parseInjection(h.Dispenser, &handler.Injection, nil)
+	b, err := parseInjection(h.Dispenser, &handler.Injection, nil)
+	if err != nil || handler.Credential == "" {
+		return handler, err
+	}
+	app := new(App)
+	if global, ok := h.Option(appName).(httpcaddyfile.App); ok {
+		if err := caddy.StrictUnmarshalJSON(global.Value, app); err != nil {
+			return nil, h.WrapErr(err)
+		}
+	}
+	if _, ok := app.Credentials[handler.Credential]; !ok {
+		return nil, b.locate(&optionError{"credential", unknownCredential(handler.Credential, sorted(app.Credentials))})
+	}
+	return handler, nil
 }
 
 // UnmarshalCaddyfile reads:
@@ -301,18 +328,10 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	}
 func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the transport's name
-	return parseInjection(d, &t.Injection, map[string]func(*caddyfile.Dispenser) error{
+	b, err := parseInjection(d, &t.Injection, map[string]func(*caddyfile.Dispenser) error{
 		"upstreams":         func(d *caddyfile.Dispenser) error { return some(d, &t.Upstreams) },
 		"insecure_upstream": func(d *caddyfile.Dispenser) error { return none(d, &t.InsecureUpstream) },
-		"health_checks": func(d *caddyfile.Dispenser) error {
-			if err := one(d, &t.HealthChecks); err != nil {
-				return err
-			}
-			if err := checkOneOf("health_checks", t.HealthChecks, "on", "off"); err != nil {
-				return d.WrapErr(err)
-			}
-			return nil
-		},
+		"health_checks":     func(d *caddyfile.Dispenser) error { return one(d, &t.HealthChecks) },
 		"http": func(d *caddyfile.Dispenser) error {
 			if d.CountRemainingArgs() > 0 {
 				return d.Err("'http' takes no argument, but a block with the options of transport http")
@@ -320,4 +339,8 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return t.HTTPTransport.UnmarshalCaddyfile(d.NewFromNextSegment())
 		},
 	})
+	if err != nil {
+		return err
+	}
+	return b.locate(t.checkOptions())
 }

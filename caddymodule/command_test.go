@@ -181,7 +181,7 @@ func TestProxyRefuses(t *testing.T) {
 		"no secret":         {"--client-secret-env", "-", "--client-secret-file is missing"},
 		"two secrets":       {"--client-secret-file", "secret", "expected one of them"},
 		"secret with none":  {"--client-auth", "none", "takes no secret"},
-		"unknown method":    {"--client-auth", "magic", "known: "},
+		"unknown method":    {"--client-auth", "magic", "expected client_secret_basic"},
 		"encoding":          {"--basic-encoding", "utf8", "expected form or raw"},
 		"param":             {"--param", "tenant", "not name=value"},
 		"reserved param":    {"--param", "scope=x", "set by scopes"},

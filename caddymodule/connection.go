@@ -36,13 +36,17 @@ type TLS struct {
 
 func (c *Credential) checkConnection() error {
 	if t := c.TLS; t != nil {
-		for option, value := range map[string]string{"ca": t.CA, "server_name": t.ServerName, "cert": t.Cert, "key": t.Key} {
-			if err := checkPlaceholders(value); err != nil {
-				return optionErrorf("tls", "%s: %w", option, err)
+		values := map[string]string{"ca": t.CA, "server_name": t.ServerName, "cert": t.Cert, "key": t.Key}
+		for _, option := range sorted(values) {
+			if err := checkPlaceholders(values[option]); err != nil {
+				return &optionError{"tls " + option, err}
 			}
 		}
-		if (t.Cert == "") != (t.Key == "") {
-			return optionErrorf("tls", "cert and key are needed together")
+		switch {
+		case t.Cert != "" && t.Key == "":
+			return optionErrorf("tls cert", "needs key, too")
+		case t.Key != "" && t.Cert == "":
+			return optionErrorf("tls key", "needs cert, too")
 		}
 	}
 	if err := checkPlaceholders(c.Proxy); err != nil {
@@ -58,7 +62,7 @@ func (c *Credential) checkConnection() error {
 
 func proxyURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+	if err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
 		return nil, errors.New("expected the URL of a proxy: http, https, socks5 or socks5h")
 	}
 	return u, nil

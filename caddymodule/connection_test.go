@@ -110,9 +110,7 @@ func TestTLSToTheServer(t *testing.T) {
 			p := newParts(t, authserver.Config{})
 			p.run(p.secure(tc.conf)+"tls {\n"+tc.block+"\n}", "upstream_auth crm {\nwait 100ms\n}\nreverse_proxy $API")
 			eventually(t, fmt.Sprint(tc.status), func() bool { return p.get("/").status == tc.status })
-			if tc.says != "" && p.lines(tc.says) == 0 {
-				t.Errorf("the log does not say %q", tc.says)
-			}
+			eventually(t, "the log says "+tc.says, func() bool { return p.lines(tc.says) > 0 })
 		})
 	}
 }
@@ -190,7 +188,7 @@ func TestPlaceholdersAtTheRequest(t *testing.T) {
 	for name, tc := range map[string]struct{ env, options, says string }{
 		"empty secret": {"", "token_url $AS\nclient_id app\nclient_auth client_secret_post {env.UPSTREAM_AUTH_TEST}", "{env.UPSTREAM_AUTH_TEST} is empty"},
 		"empty id":     {"", "token_url $AS\nclient_id {env.UPSTREAM_AUTH_TEST}\nclient_auth none", "client_id: evaluated placeholder {env.UPSTREAM_AUTH_TEST} is empty"},
-		"http URL":     {"http://192.0.2.1/token", "token_url {env.UPSTREAM_AUTH_TEST}\nclient_id app\nclient_auth none", "http to another host"},
+		"http URL":     {"http://192.0.2.1/token", "token_url {env.UPSTREAM_AUTH_TEST}\nclient_id app\nclient_auth none", "which is no loopback host"},
 		"not a URL":    {"::", "token_url {env.UPSTREAM_AUTH_TEST}\nclient_id app\nclient_auth none", "token_url"},
 		"empty scope":  {"", "token_url $AS\nclient_id app\nclient_auth none\nscopes a {env.UPSTREAM_AUTH_TEST}", "scope: evaluated placeholder"},
 		"bad proxy":    {"ftp://x", "token_url $AS\nclient_id app\nclient_auth none\nproxy {env.UPSTREAM_AUTH_TEST}\ninsecure_token_url", "expected the URL of a proxy"},

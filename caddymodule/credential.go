@@ -2,18 +2,11 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"net/http"
-	"net/netip"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
@@ -121,35 +114,6 @@ type ResponseShape struct {
 	ExpiresUnit string `json:"expires_unit,omitempty"`
 }
 
-// optionError is a mistake in one option of a block. The Caddyfile parser adds
-// where the option stands; provisioning adds the credential.
-type optionError struct {
-	option string
-	err    error
-}
-
-func (e *optionError) Error() string { return e.option + ": " + e.err.Error() }
-func (e *optionError) Unwrap() error { return e.err }
-
-func optionErrorf(option, format string, args ...any) *optionError {
-	return &optionError{option, fmt.Errorf(format, args...)}
-}
-
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-
-// inlinePrefix begins the names of credentials that are written in place.
-const inlinePrefix = "inline-"
-
-func checkName(name string) error {
-	if !validName.MatchString(name) {
-		return fmt.Errorf("'%s' is not a credential's name: expected 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first", name)
-	}
-	if strings.HasPrefix(name, inlinePrefix) {
-		return fmt.Errorf("the credential name '%s' begins with %s, which is kept for those written in place", name, inlinePrefix)
-	}
-	return nil
-}
-
 // load loads the guest modules. The raw configuration is gone afterwards.
 func (c *Credential) load(ctx caddy.Context) error {
 	if c.GrantRaw == nil {
@@ -188,16 +152,17 @@ func (c *Credential) load(ctx caddy.Context) error {
 // be a known one, and no value in it may hold a placeholder of a request.
 func knownModule(raw json.RawMessage, option, key, namespace string) error {
 	var values map[string]any
-	if err := json.Unmarshal(raw, &values); err != nil {
-		return &optionError{option, err}
-	}
+	err := json.Unmarshal(raw, &values)
 	name, _ := values[key].(string)
-	if _, err := caddy.GetModule(namespace + "." + name); name == "" || err != nil {
-		return &optionError{option, unknownModule(name, namespace)}
+	if err != nil || name == "" {
+		return optionErrorf(option, "expected an object with a %s, one of %s", key, knownModules(namespace))
+	}
+	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
+		return optionErrorf(option, "'%s' is unknown, expected %s", name, knownModules(namespace))
 	}
 	for _, name := range sorted(values) {
 		if s, ok := values[name].(string); ok {
-			if err := checkPlaceholders(s); err != nil {
+			if err := checkSecretPlaceholders(s); err != nil {
 				return optionErrorf(option, "%s: %w", name, err)
 			}
 		}
@@ -205,12 +170,13 @@ func knownModule(raw json.RawMessage, option, key, namespace string) error {
 	return nil
 }
 
-func unknownModule(name, namespace string) error {
+// knownModules lists the guest modules of a namespace.
+func knownModules(namespace string) string {
 	var known []string
 	for _, info := range caddy.GetModules(namespace) {
 		known = append(known, info.ID.Name())
 	}
-	return fmt.Errorf("'%s' is unknown; known: %s", name, strings.Join(known, ", "))
+	return strings.Join(known, ", ")
 }
 
 func sorted[V any](m map[string]V) []string {
@@ -220,233 +186,6 @@ func sorted[V any](m map[string]V) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// check tells what is wrong with a credential whose guest modules are loaded,
-// as an *optionError. It reads no file and resolves nothing.
-func (c *Credential) check() error {
-	for _, check := range []func() error{
-		c.checkTokenURL, c.checkClient, c.checkParams, c.checkPolicy, c.Request.check, c.Response.check, c.checkConnection,
-	} {
-		if err := check(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Credential) checkTokenURL() error {
-	if c.TokenURL == "" {
-		return optionErrorf("token_url", "is missing: write the server's token endpoint, token_url https://…")
-	}
-	if err := checkPlaceholders(c.TokenURL); err != nil {
-		return &optionError{"token_url", err}
-	}
-	if hasPlaceholder(c.TokenURL) {
-		return nil // checked at the token request
-	}
-	if err := c.allowedTokenURL(c.TokenURL); err != nil {
-		return &optionError{"token_url", err}
-	}
-	return nil
-}
-
-// allowedTokenURL tells whether a secret may be sent to a URL.
-func (c *Credential) allowedTokenURL(raw string) error {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return errors.New("is not a URL")
-	}
-	switch {
-	case u.Host == "" || (u.Scheme != "https" && u.Scheme != "http"):
-		return fmt.Errorf("expected https://host/path, not '%s'", u.Redacted())
-	case u.User != nil:
-		return errors.New("holds a user: write client_id and client_auth instead")
-	case u.Fragment != "":
-		return errors.New("holds a fragment (#), which RFC 6749 §3.2 forbids")
-	case u.Scheme == "https" || c.InsecureTokenURL:
-		return nil
-	case !isLoopback(u.Hostname()):
-		return fmt.Errorf("'%s' is http to another host than a loopback one, so the secret would travel in the clear: write https, or insecure_token_url to allow it", u.Redacted())
-	case c.Proxy != "":
-		return errors.New("is http through a proxy, so the secret would travel in the clear: write https, or insecure_token_url to allow it")
-	}
-	return nil
-}
-
-// isLoopback tells whether a host is this machine (RFC 6761 §6.3 for names).
-func isLoopback(host string) bool {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.Unmap().IsLoopback()
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
-}
-
-func (c *Credential) checkClient() error {
-	if c.ClientID == "" {
-		return optionErrorf("client_id", "is missing")
-	}
-	if err := checkPlaceholders(c.ClientID); err != nil {
-		return &optionError{"client_id", err}
-	}
-	if c.method != nil {
-		return nil
-	}
-	if g, ok := c.grant.(grants.ClientAuthenticated); ok && g.RequiresClientAuth() {
-		return optionErrorf("client_auth", "is missing: the grant %s needs one (%w)", c.grantName, unknownModule("", clientauth.Namespace))
-	}
-	c.method = clientauth.None{}
-	return nil
-}
-
-func (c *Credential) checkParams() error {
-	values := map[string][]string{"scopes": c.Scopes, "audience": {c.Audience}, "resource": c.Resource}
-	for _, option := range sorted(values) {
-		for _, v := range values[option] {
-			if err := checkPlaceholders(v); err != nil {
-				return &optionError{option, err}
-			}
-		}
-	}
-	for _, s := range c.Scopes {
-		if err := checkScope(s); err != nil && !hasPlaceholder(s) {
-			return &optionError{"scopes", err}
-		}
-	}
-	for _, r := range c.Resource {
-		if u, err := url.Parse(r); !hasPlaceholder(r) && (err != nil || !u.IsAbs() || u.Fragment != "") {
-			return optionErrorf("resource", "'%s' is not an absolute URI without a fragment (RFC 8707 §2)", r)
-		}
-	}
-	for _, name := range sorted(c.Param) {
-		if err := c.checkParam(name, c.Param[name]); err != nil {
-			return &optionError{"param", err}
-		}
-	}
-	return nil
-}
-
-// checkScope refuses what is no scope-token of RFC 6749 §3.3.
-func checkScope(s string) error {
-	ok := s != "" && strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '"' || r == '\\' }) < 0
-	if !ok {
-		return fmt.Errorf("'%s' is not a scope: expected visible ASCII without quotes and backslashes (RFC 6749 §3.3)", s)
-	}
-	return nil
-}
-
-// ownParams are the parameters with an option of their own.
-var ownParams = map[string]string{
-	"grant_type": "request { grant_type }", "scope": "scopes", "audience": "audience", "resource": "resource",
-}
-
-func (c *Credential) checkParam(name string, values []string) error {
-	if name == "" {
-		return errors.New("a parameter has no name")
-	}
-	if option, ok := ownParams[name]; ok {
-		return fmt.Errorf("'%s' is set by %s", name, option)
-	}
-	if slices.Contains(c.grant.Parameters(), name) {
-		return fmt.Errorf("'%s' is set by the grant %s", name, c.grantName)
-	}
-	if slices.Contains(c.method.Parameters(), name) {
-		return fmt.Errorf("'%s' is set by client_id and client_auth", name)
-	}
-	for _, v := range values {
-		if err := checkPlaceholders(v); err != nil {
-			return fmt.Errorf("'%s': %w", name, err)
-		}
-	}
-	return nil
-}
-
-// durationRanges are the limits of the options that are durations.
-var durationRanges = map[string][2]time.Duration{
-	"expiry_margin":    {time.Millisecond, time.Hour},
-	"default_lifetime": {time.Second, 24 * time.Hour},
-	"timeout":          {100 * time.Millisecond, 10 * time.Minute},
-	"wait":             {0, 10 * time.Minute},
-}
-
-func checkDuration(option string, d caddy.Duration) error {
-	limits := durationRanges[option]
-	if v := time.Duration(d); v < limits[0] || v > limits[1] {
-		return optionErrorf(option, "%s is out of range: expected %s to %s", v, limits[0], limits[1])
-	}
-	return nil
-}
-
-func (c *Credential) checkPolicy() error {
-	if c.RefreshAt != nil && !(*c.RefreshAt >= 10 && *c.RefreshAt <= 95) {
-		return optionErrorf("refresh_at", "%g%% is out of range: expected 10%% to 95%%", *c.RefreshAt)
-	}
-	set := map[string]caddy.Duration{"expiry_margin": c.ExpiryMargin, "default_lifetime": c.DefaultLifetime, "timeout": c.Timeout}
-	for _, option := range sorted(set) {
-		if set[option] == 0 {
-			continue // the default
-		}
-		if err := checkDuration(option, set[option]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *RequestShape) check() error {
-	if s == nil {
-		return nil
-	}
-	switch {
-	case s.Method != "" && s.Method != http.MethodGet && s.Method != http.MethodPost:
-		return optionErrorf("request", "method is '%s', expected GET or POST", s.Method)
-	case s.Body != "" && s.Body != "form" && s.Body != "json" && s.Body != "query":
-		return optionErrorf("request", "body is '%s', expected form, json or query", s.Body)
-	case s.Method == http.MethodGet && s.Body != "" && s.Body != "query":
-		return optionErrorf("request", "a GET has no body: expected body query, not %s", s.Body)
-	}
-	if err := checkPlaceholders(s.GrantType); err != nil {
-		return optionErrorf("request", "grant_type: %w", err)
-	}
-	for from, to := range s.Rename {
-		if from == "" || to == "" {
-			return optionErrorf("request", "rename needs two names")
-		}
-	}
-	for _, name := range sorted(s.Header) {
-		if err := checkFieldName(name); err != nil {
-			return optionErrorf("request", "header: %w", err)
-		}
-		if err := checkPlaceholders(s.Header[name]); err != nil {
-			return optionErrorf("request", "header %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// connectionFields belong to a connection (RFC 9110 §7.6.1) or its framing,
-// and are not for a user to set.
-var connectionFields = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Host", "Content-Length", "Alt-Svc",
-}
-
-func checkFieldName(name string) error {
-	if !httpguts.ValidHeaderFieldName(name) {
-		return fmt.Errorf("'%s' is not the name of a header field", name)
-	}
-	if slices.Contains(connectionFields, http.CanonicalHeaderKey(name)) {
-		return fmt.Errorf("'%s' belongs to the connection and cannot carry a token or value", name)
-	}
-	return nil
-}
-
-func (s *ResponseShape) check() error {
-	if s == nil || s.ExpiresUnit == "" || s.ExpiresUnit == "s" || s.ExpiresUnit == "ms" {
-		return nil
-	}
-	return optionErrorf("response", "expires_unit is '%s', expected s or ms", s.ExpiresUnit)
 }
 
 // policy is the credential's schedule with its defaults.

@@ -39,8 +39,6 @@ func (p *credentialParser) option(d *caddyfile.Dispenser) error {
 		if err := p.once(); err != nil {
 			return err
 		}
-	} else {
-		p.where[name] = d.Token()
 	}
 	return parse(p, d)
 }
@@ -62,12 +60,23 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 	"audience":  func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Audience) },
 	"proxy":     func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Proxy) },
 	"scopes":    func(p *credentialParser, d *caddyfile.Dispenser) error { return some(d, &p.credential.Scopes) },
-	"resource":  func(p *credentialParser, d *caddyfile.Dispenser) error { return some(d, &p.credential.Resource) },
+	"resource": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		at, before := d.Token(), len(p.credential.Resource)
+		if err := some(d, &p.credential.Resource); err != nil {
+			return err
+		}
+		for _, uri := range p.credential.Resource[before:] {
+			p.note("resource "+uri, at)
+		}
+		return nil
+	},
 	"param": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		at := d.Token()
 		name, value, err := two(d)
 		if err != nil {
 			return err
 		}
+		p.note("param "+name, at)
 		if p.credential.Param == nil {
 			p.credential.Param = make(map[string][]string)
 		}
@@ -93,28 +102,25 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 }
 
 // guest reads a guest module: its name, its arguments, its block.
-func guest(d *caddyfile.Dispenser, namespace, inlineKey string) (mod any, raw json.RawMessage, name string, err error) {
+func (p *credentialParser) guest(d *caddyfile.Dispenser, namespace, inlineKey string) (mod any, raw json.RawMessage, name string, err error) {
 	option := d.Val()
 	if !d.NextArg() {
-		return nil, nil, "", d.Errf("'%s' needs an argument (%v)", option, unknownModule("", namespace))
+		return nil, nil, "", d.Errf("'%s' needs an argument: expected %s", option, knownModules(namespace))
 	}
 	name = d.Val()
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
-		return nil, nil, "", d.Errf("%s: %w", option, unknownModule(name, namespace))
+		return nil, nil, "", d.Errf("%s: '%s' is unknown, expected %s", option, name, knownModules(namespace))
 	}
 	unmarshaled, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return nil, nil, "", err
 	}
 	raw = caddyconfig.JSONModuleObject(unmarshaled, inlineKey, name, nil)
-	if err := knownModule(raw, option, inlineKey, namespace); err != nil {
-		return nil, nil, "", d.WrapErr(err)
-	}
-	return unmarshaled, raw, name, nil
+	return unmarshaled, raw, name, p.locate(knownModule(raw, option, inlineKey, namespace))
 }
 
 func (p *credentialParser) grant(d *caddyfile.Dispenser) error {
-	mod, raw, name, err := guest(d, grants.Namespace, "type")
+	mod, raw, name, err := p.guest(d, grants.Namespace, "type")
 	if err != nil {
 		return err
 	}
@@ -127,7 +133,7 @@ func (p *credentialParser) grant(d *caddyfile.Dispenser) error {
 }
 
 func (p *credentialParser) clientAuth(d *caddyfile.Dispenser) error {
-	mod, raw, _, err := guest(d, clientauth.Namespace, "method")
+	mod, raw, _, err := p.guest(d, clientauth.Namespace, "method")
 	if err != nil {
 		return err
 	}
@@ -139,24 +145,26 @@ func (p *credentialParser) clientAuth(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// subBlock reads an option that is a block of options: each at most once, but
-// for those that are named in repeat.
-func subBlock(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
+// sub reads an option that is a block of options: each at most once, but for
+// those that are named in repeat.
+func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
 	option := d.Val()
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("'%s' takes no argument, but a block", option)
 	}
 	b := newBlock(d)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		parse, ok := options[d.Val()]
+		name := d.Val()
+		parse, ok := options[name]
 		if !ok {
 			return unknownOption(d, option, sorted(options))
 		}
-		if !slices.Contains(repeat, d.Val()) {
+		if !slices.Contains(repeat, name) {
 			if err := b.once(); err != nil {
 				return err
 			}
 		}
+		p.note(option+" "+name, d.Token())
 		if err := parse(d); err != nil {
 			return err
 		}
@@ -170,13 +178,14 @@ func text(to *string) func(*caddyfile.Dispenser) error {
 }
 
 // pairs reads an option with a name and a value into a map.
-func pairs(to *map[string]string) func(*caddyfile.Dispenser) error {
+func (p *credentialParser) pairs(block string, to *map[string]string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
-		option := d.Val()
+		option, at := d.Val(), d.Token()
 		name, value, err := two(d)
 		if err != nil {
 			return err
 		}
+		p.note(block+" "+option+" "+name, at)
 		if *to == nil {
 			*to = make(map[string]string)
 		}
@@ -191,19 +200,19 @@ func pairs(to *map[string]string) func(*caddyfile.Dispenser) error {
 func (p *credentialParser) request(d *caddyfile.Dispenser) error {
 	s := new(RequestShape)
 	p.credential.Request = s
-	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+	return p.sub(d, map[string]func(*caddyfile.Dispenser) error{
 		"method":     text(&s.Method),
 		"body":       text(&s.Body),
 		"grant_type": text(&s.GrantType),
-		"rename":     pairs(&s.Rename),
-		"header":     pairs(&s.Header),
+		"rename":     p.pairs("request", &s.Rename),
+		"header":     p.pairs("request", &s.Header),
 	}, "rename", "header")
 }
 
 func (p *credentialParser) response(d *caddyfile.Dispenser) error {
 	s := new(ResponseShape)
 	p.credential.Response = s
-	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+	return p.sub(d, map[string]func(*caddyfile.Dispenser) error{
 		"access_token":      text(&s.AccessToken),
 		"refresh_token":     text(&s.RefreshToken),
 		"expires_in":        text(&s.ExpiresIn),
@@ -217,7 +226,7 @@ func (p *credentialParser) response(d *caddyfile.Dispenser) error {
 func (p *credentialParser) tls(d *caddyfile.Dispenser) error {
 	t := new(TLS)
 	p.credential.TLS = t
-	return subBlock(d, map[string]func(*caddyfile.Dispenser) error{
+	return p.sub(d, map[string]func(*caddyfile.Dispenser) error{
 		"ca":                   text(&t.CA),
 		"server_name":          text(&t.ServerName),
 		"cert":                 text(&t.Cert),

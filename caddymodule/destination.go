@@ -4,19 +4,21 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // checkDestination refuses, when the config is loaded, what would have the
 // token go where it must not.
 func (t *Transport) checkDestination(proxy *reverseproxy.Handler) error {
-	for _, host := range t.Upstreams {
-		if host == "" || strings.ContainsAny(host, " {}") || strings.Contains(host, "://") {
-			return optionErrorf("upstreams", "'%s' is not a host: expected host, host:port or *.example.com", host)
-		}
+	if err := t.checkOptions(); err != nil {
+		return err
 	}
 	if t.TLS != nil && t.TLS.InsecureSkipVerify && !t.InsecureUpstream {
 		return optionErrorf("http", "tls_insecure_skip_verify would give the token to whoever answers: write insecure_upstream too to allow it")
@@ -44,20 +46,44 @@ func (t *Transport) checkDestination(proxy *reverseproxy.Handler) error {
 	return nil
 }
 
+// validHost is an entry of Upstreams: a name or an address, with a port or
+// without; its first label may be any.
+var validHost = regexp.MustCompile(`^((\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+
+// checkOptions tells what is wrong with the transport's own options, as an
+// *optionError.
+func (t *Transport) checkOptions() error {
+	for _, host := range t.Upstreams {
+		_, err := netip.ParseAddr(host) // IPv6 without brackets
+		if err != nil && !validHost.MatchString(host) {
+			return optionErrorf("upstreams", "'%s' is not a host, expected host, host:port or *.example.com", host)
+		}
+	}
+	return checkOneOf("health_checks", t.HealthChecks, "on", "off")
+}
+
 // checkUpstream refuses an upstream without TLS that is known at load.
 func (t *Transport) checkUpstream(dial string) error {
-	if t.InsecureUpstream || strings.HasPrefix(dial, "unix") {
+	address, err := caddy.ParseNetworkAddress(dial)
+	if err != nil || t.InsecureUpstream || address.IsUnixNetwork() || isLocal(address.Host) {
+		return nil // Caddy has its own say about an address that is none
+	}
+	port := strconv.FormatUint(uint64(address.StartPort), 10)
+	if t.TLS != nil && !slices.Contains(t.TLS.ExceptPorts, port) {
 		return nil
 	}
-	host, port, err := net.SplitHostPort(dial)
-	if err != nil {
-		return nil // Caddy has its own say about it
+	secure := address.Host
+	if port != "80" {
+		secure = net.JoinHostPort(secure, port)
 	}
-	tls := t.TLS != nil && !slices.Contains(t.TLS.ExceptPorts, port)
-	if tls || isLoopback(host) {
-		return nil
-	}
-	return optionErrorf("insecure_upstream", "the upstream %s has neither TLS nor a loopback address, so the token would travel in the clear: write https://%s, or insecure_upstream to allow it", dial, dial)
+	return optionErrorf("insecure_upstream", "the upstream %s has neither TLS nor a loopback address, so the token would travel in the clear: write https://%s, or insecure_upstream to allow it", dial, secure)
+}
+
+// isLocal tells whether dialling a host stays on this machine: as net.Dial has
+// it, no host and an unspecified address do, too.
+func isLocal(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || isLoopback(host) || err == nil && ip.IsUnspecified()
 }
 
 // allowed tells whether an attempt's upstream may have the token, judged by
@@ -76,7 +102,7 @@ func (t *Transport) allowed(req *http.Request) error {
 	switch {
 	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"):
 		return nil
-	case isLoopback(host) && !t.proxied(req):
+	case isLocal(host) && !t.proxied(req):
 		return nil
 	}
 	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.inject.name, net.JoinHostPort(host, port))

@@ -127,17 +127,26 @@ func (i *Injection) check() error {
 	return nil
 }
 
+// blame names the credential whose use is wrong.
+func (i *Injection) blame(err error) error {
+	if i.Credential == "" {
+		return fmt.Errorf("upstream_auth with a credential written in place: %w", err)
+	}
+	return fmt.Errorf("upstream_auth with credential '%s': %w", i.Credential, err)
+}
+
 func checkOneOf(option, value string, known ...string) error {
 	if value == "" || slices.Contains(known, value) {
 		return nil
 	}
-	return optionErrorf(option, "is '%s', expected %s", value, strings.Join(known, " or "))
+	last := len(known) - 1
+	return optionErrorf(option, "is '%s', expected %s or %s", value, strings.Join(known[:last], ", "), known[last])
 }
 
 // provision finds the credential and prepares what is done for each request.
 func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) (*injector, error) {
 	if err := i.check(); err != nil {
-		return nil, fmt.Errorf("upstream_auth: %w", err)
+		return nil, i.blame(err)
 	}
 	e, err := i.findCredential(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,10 +42,40 @@ func checkPlaceholders(value string) error {
 			}
 			return fmt.Errorf("the request placeholder {%s} is not allowed here", name)
 		default:
-			return fmt.Errorf(`unknown placeholder {%s}; known are {env.*}, {file.*}, {system.*} and {time.*} (write \{ for a brace)`, name)
+			return unknownPlaceholder(name)
 		}
 	}
 	return nil
+}
+
+// errUnknownPlaceholder stands for one that is not named: it may be a part of a
+// secret.
+var errUnknownPlaceholder = errors.New("unknown placeholder; " + knownPlaceholders)
+
+// checkSecretPlaceholders is checkPlaceholders for what may be a secret.
+func checkSecretPlaceholders(value string) error {
+	err := checkPlaceholders(value)
+	if _, ok := errors.AsType[unknownPlaceholder](err); ok {
+		return errUnknownPlaceholder
+	}
+	return err
+}
+
+// checkLiteral refuses a placeholder in what has to be known at load.
+func checkLiteral(name string) error {
+	if hasPlaceholder(name) {
+		return errors.New("is a name, which takes no placeholder")
+	}
+	return nil
+}
+
+const knownPlaceholders = `known are {env.*}, {file.*}, {system.*} and {time.*} (write \{ for a brace)`
+
+// unknownPlaceholder is the error of one that nothing could resolve.
+type unknownPlaceholder string
+
+func (e unknownPlaceholder) Error() string {
+	return fmt.Sprintf("unknown placeholder {%s}; %s", string(e), knownPlaceholders)
 }
 
 // resolver replaces the placeholders of one token request. It remembers the

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"runtime"
@@ -70,13 +69,10 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.HTTPTransport == nil {
 		t.HTTPTransport = new(reverseproxy.HTTPTransport)
 	}
-	if err := checkOneOf("health_checks", t.HealthChecks, "on", "off"); err != nil {
-		return fmt.Errorf("upstream_auth: %w", err)
-	}
 	t.bareHealthCheck = t.HealthChecks == "off"
 	proxy := parentProxy(ctx)
 	if err := t.checkDestination(proxy); err != nil {
-		return fmt.Errorf("upstream_auth: %w", err)
+		return t.blame(err)
 	}
 	var err error
 	if t.inject, err = t.Injection.provision(ctx, t.logger); err != nil {

@@ -58,8 +58,8 @@ var errNoSecret = errors.New("a secret is required: write {file./path/to/secret}
 func unmarshalSecret(d *caddyfile.Dispenser, secret *string) error {
 	d.Next()
 	method := d.Val()
-	if !d.NextArg() {
-		return d.Errf("client_auth %s: %v", method, errNoSecret)
+	if !d.NextArg() || d.Val() == "" {
+		return d.Errf("client_auth %s: %w", method, errNoSecret)
 	}
 	*secret = d.Val()
 	if d.NextArg() {

@@ -479,11 +479,11 @@ func TestLateProcess(t *testing.T) {
 func TestAssumedLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := &server{answer: lives(0)}
-		s, obs := start(t, srv, 0)
+		s, obs := start(t, srv, 0.5)
 		if a := obs.last(); !a.Assumed || a.Lifetime != DefaultLifetime {
 			t.Fatalf("got %+v", a)
 		}
-		pass(DefaultLifetime * 3 / 4)
+		pass(DefaultLifetime * 70 / 100) // 75% less half of the jitter
 		if value(s) != "tok-2" {
 			t.Error("not renewed by the default lifetime")
 		}

@@ -1,0 +1,305 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+)
+
+// optionError is a mistake in one option of a block, which may be one in a
+// block of its own ("tls cert") or one of several ("param tenant"). The
+// Caddyfile parser adds where it stands; provisioning adds the credential.
+type optionError struct {
+	option string
+	err    error
+}
+
+func (e *optionError) Error() string { return e.option + ": " + e.err.Error() }
+func (e *optionError) Unwrap() error { return e.err }
+
+func optionErrorf(option, format string, args ...any) *optionError {
+	return &optionError{option, fmt.Errorf(format, args...)}
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+// inlinePrefix begins the names of credentials that are written in place.
+const inlinePrefix = "inline-"
+
+func checkName(name string) error {
+	if !validName.MatchString(name) {
+		return fmt.Errorf("'%s' is not a credential's name: expected 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first", name)
+	}
+	if strings.HasPrefix(name, inlinePrefix) {
+		return fmt.Errorf("the credential name '%s' begins with %s, which is kept for those written in place", name, inlinePrefix)
+	}
+	return nil
+}
+
+// check tells what is wrong with a credential whose guest modules are loaded,
+// as an *optionError. It reads no file and resolves nothing.
+func (c *Credential) check() error {
+	for _, check := range []func() error{
+		c.checkTokenURL, c.checkClient, c.checkParams, c.checkPolicy, c.Request.check, c.Response.check, c.checkConnection,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Credential) checkTokenURL() error {
+	if c.TokenURL == "" {
+		return optionErrorf("token_url", "is missing: write the server's token endpoint, token_url https://…")
+	}
+	if err := checkPlaceholders(c.TokenURL); err != nil {
+		return &optionError{"token_url", err}
+	}
+	if hasPlaceholder(c.TokenURL) {
+		return nil // checked at the token request
+	}
+	if err := c.allowedTokenURL(c.TokenURL); err != nil {
+		return &optionError{"token_url", err}
+	}
+	return nil
+}
+
+// allowedTokenURL tells whether a secret may be sent to a URL.
+func (c *Credential) allowedTokenURL(raw string) error {
+	u, err := url.Parse(raw) // which may hold a secret, so no message repeats it
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return errors.New("is not the URL of a token endpoint: expected https://host/path")
+	}
+	switch {
+	case u.User != nil:
+		return errors.New("holds a user: write client_id and client_auth instead")
+	case u.Fragment != "":
+		return errors.New("holds a fragment (#), which RFC 6749 §3.2 forbids")
+	case u.Scheme == "https" || c.InsecureTokenURL:
+		return nil
+	case !isLoopback(u.Hostname()):
+		return fmt.Errorf("is http to %s, which is no loopback host, so the secret would travel in the clear: write https, or insecure_token_url to allow it", u.Host)
+	case c.Proxy != "":
+		return errors.New("is http through a proxy, so the secret would travel in the clear: write https, or insecure_token_url to allow it")
+	}
+	return nil
+}
+
+// isLoopback tells whether a host is this machine (RFC 6761 §6.3 for names).
+func isLoopback(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+func (c *Credential) checkClient() error {
+	if c.ClientID == "" {
+		return optionErrorf("client_id", "is missing")
+	}
+	if err := checkPlaceholders(c.ClientID); err != nil {
+		return &optionError{"client_id", err}
+	}
+	if c.method != nil {
+		return nil
+	}
+	if g, ok := c.grant.(grants.ClientAuthenticated); ok && g.RequiresClientAuth() {
+		return optionErrorf("client_auth", "is missing: the grant %s needs one; expected %s", c.grantName, knownModules(clientauth.Namespace))
+	}
+	c.method = clientauth.None{}
+	return nil
+}
+
+func (c *Credential) checkParams() error {
+	if err := checkPlaceholders(c.Audience); err != nil {
+		return &optionError{"audience", err}
+	}
+	for _, s := range c.Scopes {
+		err := checkPlaceholders(s)
+		if err == nil && !hasPlaceholder(s) {
+			err = checkScope(s)
+		}
+		if err != nil {
+			return &optionError{"scopes", err}
+		}
+	}
+	for _, r := range c.Resource {
+		if err := checkPlaceholders(r); err != nil {
+			return &optionError{"resource " + r, err}
+		}
+		if u, err := url.Parse(r); !hasPlaceholder(r) && (err != nil || !u.IsAbs() || u.Fragment != "") {
+			return optionErrorf("resource "+r, "expected an absolute URI without a fragment (RFC 8707 §2)")
+		}
+	}
+	for _, name := range sorted(c.Param) {
+		if err := c.checkParam(name, c.Param[name]); err != nil {
+			return &optionError{"param " + name, err}
+		}
+	}
+	return nil
+}
+
+// checkScope refuses what is no scope-token of RFC 6749 §3.3.
+func checkScope(s string) error {
+	ok := s != "" && strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '"' || r == '\\' }) < 0
+	if !ok {
+		return fmt.Errorf("'%s' is not a scope: expected visible ASCII without quotes and backslashes (RFC 6749 §3.3)", s)
+	}
+	return nil
+}
+
+// ownParams are the parameters with an option of their own.
+var ownParams = map[string]string{
+	"grant_type": "request { grant_type }", "scope": "scopes", "audience": "audience", "resource": "resource",
+}
+
+func (c *Credential) checkParam(name string, values []string) error {
+	if name == "" {
+		return errors.New("expected a name")
+	}
+	if err := checkLiteral(name); err != nil {
+		return err
+	}
+	if option, ok := ownParams[name]; ok {
+		return fmt.Errorf("is set by %s", option)
+	}
+	if slices.Contains(c.grant.Parameters(), name) {
+		return fmt.Errorf("is set by the grant %s", c.grantName)
+	}
+	if slices.Contains(c.method.Parameters(), name) {
+		return errors.New("is set by client_id and client_auth")
+	}
+	for _, v := range values {
+		if err := checkPlaceholders(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// durationRanges are the limits of the options that are durations.
+var durationRanges = map[string][2]time.Duration{
+	"expiry_margin":    {time.Millisecond, time.Hour},
+	"default_lifetime": {time.Second, 24 * time.Hour},
+	"timeout":          {100 * time.Millisecond, 10 * time.Minute},
+	"wait":             {0, 10 * time.Minute},
+}
+
+func checkDuration(option string, d caddy.Duration) error {
+	limits := durationRanges[option]
+	if v := time.Duration(d); v < limits[0] || v > limits[1] {
+		return optionErrorf(option, "%s is out of range: expected %s to %s", v, limits[0], limits[1])
+	}
+	return nil
+}
+
+func (c *Credential) checkPolicy() error {
+	if c.RefreshAt != nil && !(*c.RefreshAt >= 10 && *c.RefreshAt <= 95) {
+		return optionErrorf("refresh_at", "%g%% is out of range: expected 10%% to 95%%", *c.RefreshAt)
+	}
+	set := map[string]caddy.Duration{"expiry_margin": c.ExpiryMargin, "default_lifetime": c.DefaultLifetime, "timeout": c.Timeout}
+	for _, option := range sorted(set) {
+		if set[option] == 0 {
+			continue // the default
+		}
+		if err := checkDuration(option, set[option]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *RequestShape) check() error {
+	if s == nil {
+		return nil
+	}
+	if err := checkOneOf("request method", s.Method, http.MethodGet, http.MethodPost); err != nil {
+		return err
+	}
+	if err := checkOneOf("request body", s.Body, "form", "json", "query"); err != nil {
+		return err
+	}
+	if s.Method == http.MethodGet && s.Body != "" && s.Body != "query" {
+		return optionErrorf("request body", "is %s, but a GET has no body: expected query", s.Body)
+	}
+	if err := checkPlaceholders(s.GrantType); err != nil {
+		return &optionError{"request grant_type", err}
+	}
+	for _, from := range sorted(s.Rename) {
+		if from == "" || s.Rename[from] == "" {
+			return optionErrorf("request rename "+from, "expected two names")
+		}
+		if err := errors.Join(checkLiteral(from), checkLiteral(s.Rename[from])); err != nil {
+			return &optionError{"request rename " + from, err}
+		}
+	}
+	seen := make(map[string]bool)
+	for _, name := range sorted(s.Header) {
+		if err := s.checkHeader(name, seen); err != nil {
+			return &optionError{"request header " + name, err}
+		}
+	}
+	return nil
+}
+
+func (s *RequestShape) checkHeader(name string, seen map[string]bool) error {
+	canonical := http.CanonicalHeaderKey(name)
+	if seen[canonical] {
+		return errors.New("is given twice")
+	}
+	seen[canonical] = true
+	if err := checkFieldName(name); err != nil {
+		return err
+	}
+	if !httpguts.ValidHeaderFieldValue(s.Header[name]) {
+		return errors.New("holds a control character")
+	}
+	return checkPlaceholders(s.Header[name])
+}
+
+// connectionFields belong to a connection (RFC 9110 §7.6.1) or its framing,
+// and are not for a user to set.
+var connectionFields = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Host", "Content-Length", "Alt-Svc",
+}
+
+func checkFieldName(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return fmt.Errorf("'%s' is not the name of a header field", name)
+	}
+	if slices.Contains(connectionFields, http.CanonicalHeaderKey(name)) {
+		return fmt.Errorf("'%s' belongs to the connection and is not to be set", name)
+	}
+	return nil
+}
+
+func (s *ResponseShape) check() error {
+	if s == nil {
+		return nil
+	}
+	paths := map[string]string{
+		"access_token": s.AccessToken, "refresh_token": s.RefreshToken, "expires_in": s.ExpiresIn,
+		"token_type": s.TokenType, "error": s.Error, "error_description": s.ErrorDescription,
+	}
+	for _, option := range sorted(paths) {
+		if err := checkLiteral(paths[option]); err != nil {
+			return &optionError{"response " + option, err}
+		}
+	}
+	return checkOneOf("response expires_unit", s.ExpiresUnit, "s", "ms")
+}
