@@ -107,7 +107,7 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 func (a *App) warn(name string, c *Credential) {
 	log := a.logger.With(zap.String("credential", name))
 	if s, ok := c.method.(clientauth.SecretHolder); ok && !hasPlaceholder(s.ConfiguredSecret()) {
-		log.Warn("the client secret stands in the config, where the admin API and the autosave file show it: write {file./path/to/secret} or {env.NAME} instead")
+		log.Warn("the client secret stands in the config, where the admin API, the autosave file and the debug log show it: write {file./path/to/secret} or {env.NAME} instead")
 	}
 	if c.InsecureTokenURL && strings.HasPrefix(c.TokenURL, "http:") {
 		log.Warn("insecure_token_url: the client secret and the tokens travel in the clear")
@@ -119,6 +119,9 @@ func (a *App) warn(name string, c *Credential) {
 
 // credential finds one that is named in a route.
 func (a *App) credential(name string) (*entry, error) {
+	if _, ok := a.Credentials[name]; !ok { // those written in place have names, too
+		return nil, unknownCredential(name, sorted(a.Credentials))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for key, at := range a.keys {
@@ -126,7 +129,7 @@ func (a *App) credential(name string) (*entry, error) {
 			return at.entry, nil
 		}
 	}
-	return nil, unknownCredential(name, sorted(a.Credentials))
+	return nil, fmt.Errorf("credential '%s' could not be loaded", name)
 }
 
 func unknownCredential(name string, known []string) error {

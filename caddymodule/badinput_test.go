@@ -299,6 +299,7 @@ func TestBadClient(t *testing.T) {
 		{"two encodings", tokenURL + clientID + "client_auth client_secret_basic " + testSecret + " {\nencoding form raw " + mark + "\n}", []string{"encoding", "one argument"}},
 		{"encoding twice", tokenURL + clientID + "client_auth client_secret_basic " + testSecret + " {\nencoding form\nencoding raw " + mark + "\n}", []string{"encoding", "twice"}},
 		{"grant without a name", good + "grant " + mark, []string{"grant", "client_credentials"}},
+		{"a secret for a method", tokenURL + clientID + "client_auth " + testSecret + " " + mark, append(methods, "client_auth", "unknown")},
 		{"unknown grant", good + "grant bogus " + mark, []string{"grant", "'bogus'", "known", "client_credentials"}},
 		{"grant with an argument", good + "grant client_credentials surplus " + mark, []string{"grant client_credentials", "no argument", "'surplus'"}},
 		{"grant with a block", good + "grant client_credentials {\ninner " + mark + "\n}", []string{"grant client_credentials", "no options", "'inner'"}},
@@ -373,6 +374,16 @@ func TestBadShape(t *testing.T) {
 	inRequest("body xml", "body xml", "body", "'xml'", "form", "json", "query")
 	inRequest("body form with GET", "method GET\nbody form", "GET", "body", "query", "form")
 	inRequest("body json with GET", "method GET\nbody json", "GET", "body", "query", "json")
+	inRequest("header that the method sets", "header authorization x", "header authorization", "client_auth")
+	inRequest("two renamed to one", "rename a c\nrename b c", "rename")
+	for _, option := range []string{"request", "response", "tls", "request {\n}", "tls {\n}"} {
+		rows = append(rows, badConfig{"no options in " + option, good + option + " " + mark, []string{strings.Fields(option)[0], "needs a block"}})
+	}
+	rows = append(rows,
+		badConfig{"empty block", good + "timeout 5s {\n} " + mark, []string{"'timeout'", "no block"}},
+		badConfig{"flag with an argument", good + "insecure_token_url true " + mark, []string{"'insecure_token_url'", "no argument"}},
+		badConfig{"scopes in quotes", good + `scopes "read write" ` + mark, []string{"scopes", "without quotes"}},
+		badConfig{"empty resource", good + `resource "" ` + mark, []string{"'resource'", "empty"}})
 	inRequest("rename of nothing", `rename "" x`, "rename")
 	inRequest("rename to nothing", `rename x ""`, "rename")
 	inRequest("no header name", `header "" x`, "header")
@@ -600,7 +611,7 @@ func TestBadTransportOptions(t *testing.T) {
 		{"bad option of http", "http {\ndial_timeout soon " + mark + "\n}", []string{"soon"}},
 	}
 	for _, host := range []string{
-		"https://crm.example.com", "http://127.0.0.1:9000", "crm.example.com/v1", "{env.HOST}", "{host}", `""`, `"a b"`,
+		"https://crm.example.com", "http://127.0.0.1:9000", "crm.example.com/v1", "{env.HOST}", "{host}", `"a b"`,
 		"*", "*example.com", "api.*.example.com", "*.", "crm.example.com:https:1", "crm.example.com:", ":443", "[::1", "crm.example.com:port",
 	} {
 		rows = append(rows, badConfig{"upstreams " + strings.ReplaceAll(host, "/", "|"), "upstreams ok.example.com " + host + " " + mark, []string{"upstreams", "host"}})

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -86,8 +87,8 @@ func one(d *caddyfile.Dispenser, to *string) error {
 func some(d *caddyfile.Dispenser, to *[]string) error {
 	name := d.Val()
 	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return d.Errf("'%s' needs an argument", name)
+	if len(args) == 0 || slices.Contains(args, "") {
+		return d.Errf("'%s' needs an argument, and none that is empty", name)
 	}
 	*to = append(*to, args...)
 	return noBlock(d, name)
@@ -105,7 +106,11 @@ func two(d *caddyfile.Dispenser) (name, value string, err error) {
 // none reads an option that is its own argument.
 func none(d *caddyfile.Dispenser, to *bool) error {
 	*to = true
-	return end(d, d.Val())
+	name := d.Val()
+	if d.NextArg() {
+		return d.Errf("'%s' takes no argument", name)
+	}
+	return noBlock(d, name)
 }
 
 func end(d *caddyfile.Dispenser, name string) error {
@@ -116,8 +121,12 @@ func end(d *caddyfile.Dispenser, name string) error {
 }
 
 func noBlock(d *caddyfile.Dispenser, name string) error {
+	last := d.Val()
 	if d.NextBlock(d.Nesting()) {
 		return d.Errf("'%s' takes no block, but has '%s' in one", name, d.Val())
+	}
+	if last != "}" && d.Val() == "}" {
+		return d.Errf("'%s' takes no block, but has an empty one", name)
 	}
 	return nil
 }

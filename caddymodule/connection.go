@@ -181,8 +181,17 @@ func (c *connection) settings(r *resolver) (key string, build func() (transport,
 	}, nil
 }
 
+// environmentProxy is Go's, but for names such as idp.localhost, which it would
+// send through the proxy, and a secret in the clear with them.
+func environmentProxy(req *http.Request) (*url.URL, error) {
+	if isLoopback(req.URL.Hostname()) {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(req)
+}
+
 func newTransport(conf *tls.Config, proxy string) (transport, error) {
-	via := http.ProxyFromEnvironment
+	via := environmentProxy
 	if proxy != "" {
 		u, err := proxyURL(proxy)
 		if err != nil {

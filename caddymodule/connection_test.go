@@ -108,7 +108,11 @@ func TestTLSToTheServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newParts(t, authserver.Config{})
-			p.run(p.secure(tc.conf)+"tls {\n"+tc.block+"\n}", "upstream_auth crm {\nwait 100ms\n}\nreverse_proxy $API")
+			options := p.secure(tc.conf)
+			if tc.block != "" {
+				options += "tls {\n" + tc.block + "\n}"
+			}
+			p.run(options, "upstream_auth crm {\nwait 100ms\n}\nreverse_proxy $API")
 			eventually(t, fmt.Sprint(tc.status), func() bool { return p.get("/").status == tc.status })
 			eventually(t, "the log says "+tc.says, func() bool { return p.lines(tc.says) > 0 })
 		})

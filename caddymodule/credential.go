@@ -158,7 +158,7 @@ func knownModule(raw json.RawMessage, option, key, namespace string) error {
 		return optionErrorf(option, "expected an object with a %s, one of %s", key, knownModules(namespace))
 	}
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
-		return optionErrorf(option, "'%s' is unknown, expected %s", name, knownModules(namespace))
+		return unknownGuest(option, name, namespace)
 	}
 	for _, name := range sorted(values) {
 		if s, ok := values[name].(string); ok {
@@ -168,6 +168,15 @@ func knownModule(raw json.RawMessage, option, key, namespace string) error {
 		}
 	}
 	return nil
+}
+
+// unknownGuest refuses the name of a guest module. A secret that stands where
+// the name was forgotten is not repeated.
+func unknownGuest(option, name, namespace string) error {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return optionErrorf(option, "the first argument is unknown, expected %s", knownModules(namespace))
+	}
+	return optionErrorf(option, "'%s' is unknown, expected %s", name, knownModules(namespace))
 }
 
 // knownModules lists the guest modules of a namespace.

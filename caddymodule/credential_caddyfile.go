@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -109,7 +110,7 @@ func (p *credentialParser) guest(d *caddyfile.Dispenser, namespace, inlineKey st
 	}
 	name = d.Val()
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
-		return nil, nil, "", d.Errf("%s: '%s' is unknown, expected %s", option, name, knownModules(namespace))
+		return nil, nil, "", d.WrapErr(unknownGuest(option, name, namespace))
 	}
 	unmarshaled, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
@@ -152,7 +153,7 @@ func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("'%s' takes no argument, but a block", option)
 	}
-	b := newBlock(d)
+	b, empty := newBlock(d), true
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := options[name]
@@ -168,6 +169,10 @@ func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*
 		if err := parse(d); err != nil {
 			return err
 		}
+		empty = false
+	}
+	if empty {
+		return d.Errf("'%s' needs a block with one option at least: %s", option, strings.Join(sorted(options), ", "))
 	}
 	return nil
 }

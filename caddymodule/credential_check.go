@@ -52,7 +52,7 @@ func checkName(name string) error {
 // as an *optionError. It reads no file and resolves nothing.
 func (c *Credential) check() error {
 	for _, check := range []func() error{
-		c.checkTokenURL, c.checkClient, c.checkParams, c.checkPolicy, c.Request.check, c.Response.check, c.checkConnection,
+		c.checkTokenURL, c.checkClient, c.checkParams, c.checkPolicy, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -156,6 +156,9 @@ func (c *Credential) checkParams() error {
 // checkScope refuses what is no scope-token of RFC 6749 §3.3.
 func checkScope(s string) error {
 	ok := s != "" && strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '"' || r == '\\' }) < 0
+	if strings.Contains(s, " ") {
+		return fmt.Errorf("'%s' holds a blank: write the scopes without quotes", s)
+	}
 	if !ok {
 		return fmt.Errorf("'%s' is not a scope: expected visible ASCII without quotes and backslashes (RFC 6749 §3.3)", s)
 	}
@@ -239,18 +242,37 @@ func (s *RequestShape) check() error {
 	if err := checkPlaceholders(s.GrantType); err != nil {
 		return &optionError{"request grant_type", err}
 	}
+	seen := make(map[string]bool)
 	for _, from := range sorted(s.Rename) {
 		if from == "" || s.Rename[from] == "" {
 			return optionErrorf("request rename "+from, "expected two names")
 		}
-		if err := errors.Join(checkLiteral(from), checkLiteral(s.Rename[from])); err != nil {
+		if err := checkLiteral(from + s.Rename[from]); err != nil {
 			return &optionError{"request rename " + from, err}
 		}
+		if seen[s.Rename[from]] {
+			return optionErrorf("request rename "+from, "gives a name that another parameter has")
+		}
+		seen[s.Rename[from]] = true
 	}
-	seen := make(map[string]bool)
+	clear(seen)
 	for _, name := range sorted(s.Header) {
 		if err := s.checkHeader(name, seen); err != nil {
 			return &optionError{"request header " + name, err}
+		}
+	}
+	return nil
+}
+
+// checkOwnHeader refuses a field that the client authentication sets itself.
+func (c *Credential) checkOwnHeader() error {
+	m, ok := c.method.(clientauth.HeaderSetter)
+	if !ok || c.Request == nil {
+		return nil
+	}
+	for _, name := range sorted(c.Request.Header) {
+		if slices.Contains(m.HeaderFields(), http.CanonicalHeaderKey(name)) {
+			return optionErrorf("request header "+name, "is set by client_auth")
 		}
 	}
 	return nil

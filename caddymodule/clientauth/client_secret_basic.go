@@ -51,6 +51,9 @@ func (m *ClientSecretBasic) Validate() error {
 // Parameters implements Method.
 func (*ClientSecretBasic) Parameters() []string { return []string{"client_id", "client_secret"} }
 
+// HeaderFields implements HeaderSetter.
+func (*ClientSecretBasic) HeaderFields() []string { return []string{"Authorization"} }
+
 // ConfiguredSecret implements SecretHolder.
 func (m *ClientSecretBasic) ConfiguredSecret() string { return m.Secret }
 
@@ -99,6 +102,7 @@ func (m *ClientSecretBasic) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Interface guards
 var (
 	_ Method                = (*ClientSecretBasic)(nil)
+	_ HeaderSetter          = (*ClientSecretBasic)(nil)
 	_ SecretHolder          = (*ClientSecretBasic)(nil)
 	_ caddy.Validator       = (*ClientSecretBasic)(nil)
 	_ caddyfile.Unmarshaler = (*ClientSecretBasic)(nil)

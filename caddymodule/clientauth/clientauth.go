@@ -37,6 +37,13 @@ type SecretHolder interface {
 	ConfiguredSecret() string
 }
 
+// HeaderSetter is a Method that sets header fields, which a user's own field of
+// that name would replace, and is therefore refused.
+type HeaderSetter interface {
+	// HeaderFields are the canonical names of the fields.
+	HeaderFields() []string
+}
+
 // Request is a token request while it is being made.
 type Request struct {
 	// ClientID and TokenURL are resolved already.
