@@ -136,7 +136,7 @@ func (s *stage) start(ctx context.Context) error {
 			return conn.Close()
 		}
 		if s.caddy.ProcessState != nil {
-			return errors.New("Caddy ended; its log is lost with the run")
+			return errors.New("the process ended; its log is lost with the run")
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

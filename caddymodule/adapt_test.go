@@ -32,7 +32,7 @@ const (
 )
 
 // TestAdapt adapts each Caddyfile in testdata/adapt and compares the JSON with
-// the one that stands below it: the JSON is a contract (SPEC section 2).
+// the one that stands below it: the JSON is a contract.
 func TestAdapt(t *testing.T) {
 	for _, path := range goldenPaths(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".caddyfiletest"), func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 )
 
 // What is wrong in a configuration is told with file, line, word and what is
-// expected (SPEC section 5). In the Caddyfiles of this file the comment "# here"
+// expected. In the Caddyfiles of this file the comment "# here"
 // marks the line that the message has to name.
 
 const (
@@ -1013,7 +1013,7 @@ func TestLiteralSecretIsWarnedAbout(t *testing.T) {
 }
 
 // TestThirdParty: others add a grant and a method by the interfaces alone, and
-// what those set is protected as what our own set (SPEC section 1).
+// what those set is protected as what our own set.
 func TestThirdParty(t *testing.T) {
 	for _, place := range credentialPlaces {
 		t.Run("good/"+place.name, func(t *testing.T) {

@@ -73,7 +73,7 @@ func (d *demo) run(ctx context.Context) error {
 	if d.lifetime < time.Second || d.rate < 0 || d.rate > 1000 {
 		return errors.New("expected a --lifetime of 1s or more, and a --rate from 0 to 1000")
 	}
-	const clientID, secretEnv, secret = "demo", "DEMO_CLIENT_SECRET", "demo-secret"
+	const clientID, secretEnv, secret = "demo", "DEMO_CLIENT_SECRET", "demo-secret" //nolint:gosec // a make-believe secret
 	if err := os.Setenv(secretEnv, secret); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	d.printAddresses(server.URL()+authserver.TokenPath, api.URL())
 	s := &sidecar{
-		from: d.from, to: []string{api.URL()}, admin: "off", level: "WARN",
+		from: d.from, to: []string{api.URL()}, admin: "off", level: "ERROR",
 		credential: &Credential{
 			TokenURL: server.URL() + authserver.TokenPath, ClientID: clientID,
 			ClientAuthRaw: caddyconfig.JSON(map[string]string{"method": "client_secret_basic", "secret": "{env." + secretEnv + "}"}, nil),

@@ -66,7 +66,7 @@ func (t *Transport) checkOptions() error {
 func (t *Transport) checkUpstream(dial string) error {
 	address, err := caddy.ParseNetworkAddress(dial)
 	if err != nil || t.InsecureUpstream || address.IsUnixNetwork() || isLocal(address.Host) {
-		return nil // Caddy has its own say about an address that is none
+		return nil //nolint:nilerr // Caddy has its own say about an address that is none
 	}
 	port := strconv.FormatUint(uint64(address.StartPort), 10)
 	if t.TLS != nil && !slices.Contains(t.TLS.ExceptPorts, port) {
@@ -90,15 +90,19 @@ func isLocal(host string) bool {
 // the address that is dialled.
 func (t *Transport) allowed(req *http.Request) error {
 	network, host, port := dialled(req)
+	t.SetScheme(req)
 	if len(t.Upstreams) > 0 {
 		if !t.listed(host, port) {
 			return fmt.Errorf("credential '%s': the address %s is not in upstreams", t.inject.name, net.JoinHostPort(host, port))
 		}
-		if sent, sentPort := splitHost(req.Host); !t.listed(sent, sentPort) {
+		sent, sentPort := splitHost(req.Host)
+		if sentPort == "" {
+			sentPort = map[string]string{"http": "80", "https": "443"}[req.URL.Scheme]
+		}
+		if !t.listed(sent, sentPort) {
 			return fmt.Errorf("credential '%s': the Host %q is not in upstreams", t.inject.name, req.Host)
 		}
 	}
-	t.SetScheme(req)
 	switch {
 	case t.InsecureUpstream, req.URL.Scheme == "https", strings.HasPrefix(network, "unix"):
 		return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -12,7 +13,8 @@ func init() {
 }
 
 // Handler puts an access token on requests, in front of whatever handler
-// follows: reverse_proxy, forward_auth, php_fastcgi.
+// follows: reverse_proxy, php_fastcgi, a plugin. A forward_auth comes before it,
+// unless both stand in a route.
 //
 // A request waits for a token only while none is held. One that cannot get any
 // goes to the error routes with 503 (the authorization server cannot be
@@ -44,8 +46,14 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the credential.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	var err error
-	h.inject, err = h.provision(ctx, ctx.Logger())
-	return err
+	if h.inject, err = h.provision(ctx); err != nil {
+		return err
+	}
+	if h.inject.header != defaultHeader {
+		ctx.Logger().Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token; the transport upstream_auth keeps it out",
+			zap.String("credential", h.inject.name), zap.String("header", h.inject.header))
+	}
+	return nil
 }
 
 // ServeHTTP puts the token on the request.

@@ -144,7 +144,7 @@ func checkOneOf(option, value string, known ...string) error {
 }
 
 // provision finds the credential and prepares what is done for each request.
-func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) (*injector, error) {
+func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 	if err := i.check(); err != nil {
 		return nil, i.blame(err)
 	}
@@ -173,10 +173,6 @@ func (i *Injection) provision(ctx caddy.Context, logger *zap.Logger) (*injector,
 	}
 	for o := range outcomes {
 		in.counts[o] = requests.WithLabelValues(in.name, outcome(o).String())
-	}
-	if in.header != defaultHeader {
-		logger.Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token",
-			zap.String("credential", in.name), zap.String("header", in.header))
 	}
 	return in, nil
 }

@@ -67,9 +67,11 @@ func (i *injector) publish(ctx context.Context, r *refusal) {
 		return
 	}
 	repl.Set("http.upstream_auth.error", r.reason)
+	retryAfter := ""
 	if r.retryAfter > 0 {
-		repl.Set("http.upstream_auth.retry_after", r.retryAfterSeconds())
+		retryAfter = r.retryAfterSeconds()
 	}
+	repl.Set("http.upstream_auth.retry_after", retryAfter)
 }
 
 func (r *refusal) retryAfterSeconds() string {

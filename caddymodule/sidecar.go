@@ -151,12 +151,14 @@ func upstreamAddress(to string) (scheme, dial string, err error) {
 
 // adminSocket is where the admin API of a sidecar listens: a unix socket for
 // its own user alone, since whoever reaches it can read every secret.
-func adminSocket() string {
+func adminSocket() string { return "unix/" + adminPath() + "|0600" }
+
+func adminPath() string {
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if dir == "" {
 		dir = os.TempDir()
 	}
-	return "unix/" + filepath.Join(dir, fmt.Sprintf("caddy-upstream-auth-%d.sock", os.Getpid())) + "|0600"
+	return filepath.Join(dir, fmt.Sprintf("caddy-upstream-auth-%d.sock", os.Getpid()))
 }
 
 // run runs a sidecar until the process is told to stop.
@@ -166,6 +168,9 @@ func (s *sidecar) run() error {
 		return err
 	}
 	if err := caddy.Run(cfg); err != nil {
+		if s.admin == adminSocket() { // Caddy leaves it behind
+			_ = os.Remove(adminPath())
+		}
 		return err
 	}
 	caddy.Log().Info("caddy upstream-auth proxying", zap.String("from", s.from), zap.Strings("to", s.to), zap.String("admin", s.admin))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,7 +50,8 @@ type Transport struct {
 
 	inject          *injector
 	logger          *zap.Logger
-	uncounted       bool // own answers are kept from passive health checks
+	denied          atomic.Bool // a denial was told
+	uncounted       bool        // own answers are kept from passive health checks
 	bareHealthCheck bool
 }
 
@@ -75,7 +77,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return t.blame(err)
 	}
 	var err error
-	if t.inject, err = t.Injection.provision(ctx, t.logger); err != nil {
+	if t.inject, err = t.Injection.provision(ctx); err != nil {
 		return err
 	}
 	t.keepFromHealthChecks(proxy)
@@ -98,7 +100,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	check := isHealthCheck(req)
 	if err := t.allowed(req); err != nil {
-		t.logger.Error("the token is kept from an upstream", zap.String("credential", t.inject.name), zap.Error(err))
+		level := zap.DebugLevel
+		if t.denied.CompareAndSwap(false, true) { // one line; the metric counts
+			level = zap.ErrorLevel
+		}
+		t.logger.Log(level, "the token is kept from an upstream", zap.String("credential", t.inject.name), zap.Error(err))
 		return t.answer(req, t.inject.refuse(upstreamDenied, http.StatusBadGateway, err)), nil
 	}
 	if check && t.bareHealthCheck {

@@ -11,7 +11,10 @@ import (
 )
 
 // deadAddr is an upstream that is down.
-func deadAddr(t *testing.T) string { return freeAddr(t) }
+func deadAddr(t *testing.T) string {
+	t.Helper()
+	return freeAddr(t)
+}
 
 // TestAttempts: each attempt carries the token, and what one attempt put on
 // its request is not on the next.
@@ -76,6 +79,10 @@ func TestHostSent(t *testing.T) {
 	p.want(p.get("/?host=good.example.com"), 200)
 	p.want(p.get("/?host=good.example.com:8443"), 200)
 	p.want(p.get("/?host=evil.example.com"), 502)
+	p.want(p.get("/?host=evil.example.com"), 502)
+	if n := p.lines(`"level":"error","ts":`); n != 1 {
+		t.Errorf("%d error lines for two denials", n)
+	}
 	if p.api.OK() != 2 {
 		t.Errorf("%d requests with a token", p.api.OK())
 	}

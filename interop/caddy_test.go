@@ -99,8 +99,8 @@ func (cr credential) caddyfile() string {
 // its log must be clean: no race, no panic, no secret, no token.
 func startCaddy(t *testing.T, u *upstream, cr credential) *caddy {
 	t.Helper()
-	// not t.TempDir: a unix socket's path has about 100 characters
-	dir, err := os.MkdirTemp("", "interop")
+	// a unix socket's path has about 100 characters
+	dir, err := os.MkdirTemp("", "interop") //nolint:usetesting // t.TempDir is too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ var results table
 
 // add puts r into the table when the test has ended.
 func (tb *table) add(t *testing.T, r *row) {
+	t.Helper()
 	t.Cleanup(func() {
 		r.ok = !t.Failed()
 		tb.mu.Lock()

@@ -62,6 +62,7 @@ type loading struct {
 // startLoad sends rate requests a second, by each way in turn, whatever becomes
 // of those before.
 func startLoad(t *testing.T, c *caddy) *loading {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &loading{cancel: cancel, ended: make(chan struct{})}
 	go func() {
@@ -79,7 +80,7 @@ func startLoad(t *testing.T, c *caddy) *loading {
 					// one that is under way when the load ends is let finish
 					one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 					defer cancel()
-					l.send(one, c, ways[n%len(ways)], due)
+					_, _ = l.send(one, c, ways[n%len(ways)], due) // it is counted
 				})
 			}
 		}

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -86,9 +87,5 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request) {
 func (u *upstream) seen() (verdicts, map[string]introspection) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	known := make(map[string]introspection, len(u.known))
-	for token, in := range u.known {
-		known[token] = in
-	}
-	return u.counts, known
+	return u.counts, maps.Clone(u.known)
 }

@@ -3,6 +3,7 @@ package authserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -113,7 +114,7 @@ func TestLeaving(t *testing.T) {
 				defer cancel()
 				start := time.Now()
 				defer func() {
-					if got := recover(); got != http.ErrAbortHandler {
+					if got, _ := recover().(error); !errors.Is(got, http.ErrAbortHandler) {
 						t.Errorf("it ends with %v", got)
 					}
 					if took := time.Since(start); took != 90*time.Second || s.inFlight != 0 {

@@ -105,7 +105,7 @@ func (s *Server) authenticate(r Request) *refusal {
 	if header && (secret != "" || r.Form.Get("client_assertion") != "") {
 		return refuse("invalid_request", "more than one client authentication")
 	}
-	known := false
+	var known bool
 	switch {
 	case header:
 		known = s.accepts(Basic) && r.Basic && s.knowsBasic(r.BasicUser, r.BasicPassword) &&

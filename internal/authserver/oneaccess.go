@@ -10,7 +10,7 @@ const OneAccessPath = "/api/v2/tenant/token"
 
 // OneAccessIDToken is the ID token in each answer of OneAccess: shaped like a
 // JWT, and easy to find where it should not be, which is anywhere.
-const OneAccessIDToken = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJpZC10b2tlbiJ9.not-an-access-token"
+const OneAccessIDToken = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJpZC10b2tlbiJ9.not-an-access-token" //nolint:gosec // a make-believe token
 
 // NewOneAccess returns a server that speaks as Huawei Cloud OneAccess does where
 // it hands out API access credentials: the client in the body alone, a lifetime

@@ -61,7 +61,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	s.serve(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if err != nil {
 			s.dialect.refuse(w, refuse("invalid_request", "the body cannot be read as a form"))
 			return

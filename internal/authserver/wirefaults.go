@@ -43,7 +43,7 @@ func Reset() Fault {
 			conn = t.NetConn() // closing TLS would say goodbye first
 		}
 		if t, ok := conn.(*net.TCPConn); ok {
-			t.SetLinger(0)
+			_ = t.SetLinger(0)
 		}
 		conn.Close()
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -102,9 +103,7 @@ func (r *Request) build(ctx context.Context) (*http.Request, error) {
 	switch encoding {
 	case Query:
 		query := u.Query()
-		for name, values := range params {
-			query[name] = values
-		}
+		maps.Copy(query, params)
 		u.RawQuery = query.Encode()
 	case JSON:
 		object, err := json.Marshal(flattened(params))
@@ -124,9 +123,7 @@ func (r *Request) build(ctx context.Context) (*http.Request, error) {
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	for name, values := range r.Header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, r.Header)
 	return req, nil
 }
 

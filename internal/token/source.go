@@ -135,14 +135,16 @@ func (s *Source) Close() {
 func (s *Source) Token() *Token { return s.held.load() }
 
 // Wait returns a valid token, waiting for one at most that long. It waits
-// through a first failure to reach the server, and fails at once from the
-// second in a row on and after any other failure. The error is an
+// through a first failure to reach the server, unless the next request is due
+// too late for it, and fails at once from the second in a row on and after any
+// other failure. The error is an
 // *oauth.Failure, ErrClosed, or the context's. Leaving does not end the
 // request under way for the others.
 func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 	var timeout <-chan time.Time
+	deadline := now().add(most)
 	for {
-		t, settled, err := s.poll()
+		t, settled, err := s.poll(deadline)
 		if t != nil || err != nil {
 			return t, err
 		}
@@ -161,9 +163,10 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 	}
 }
 
-// poll is one look at the state by a caller that has no token. It starts a
-// request if none is under way and none is being held back.
-func (s *Source) poll() (*Token, <-chan struct{}, error) {
+// poll is one look at the state by a caller that has no token and waits until
+// a deadline. It starts a request if none is under way and none is being held
+// back, as by a Retry-After.
+func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.held.load(); t != nil {
@@ -174,6 +177,8 @@ func (s *Source) poll() (*Token, <-chan struct{}, error) {
 		return nil, nil, ErrClosed
 	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
 		return nil, nil, s.failure
+	case s.failure != nil && s.inFlight == nil && s.next > deadline:
+		return nil, nil, s.failure // nothing can come before the caller gives up
 	}
 	if s.started && now() >= s.next {
 		s.request(Demand)

@@ -354,7 +354,7 @@ func TestRetryAfterIsAFloor(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			srv := &server{answer: fails(oauth.Failure{Kind: oauth.Unreachable, Status: 429, RetryAfter: tc.asked})}
 			s, _ := start(t, srv, tc.rnd)
-			for time.Now(); srv.count() == 1; {
+			for srv.count() == 1 {
 				began := time.Now()
 				_, _ = s.Wait(t.Context(), time.Second) // demand keeps to it too
 				if time.Since(began) == 0 {
@@ -366,6 +366,23 @@ func TestRetryAfterIsAFloor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoUseInWaiting: where the server has asked to be left alone for longer
+// than a caller waits, it is told so at once.
+func TestNoUseInWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: fails(oauth.Failure{Kind: oauth.Unreachable, Status: 429, RetryAfter: 30 * time.Second})}
+		s, _ := start(t, srv, 0)
+		began := time.Now()
+		if _, err := s.Wait(t.Context(), 5*time.Second); err == nil || time.Since(began) != 0 {
+			t.Errorf("got %v after %v, want a failure at once", err, time.Since(began))
+		}
+		srv.set(func() { srv.answer = lives(time.Hour) })
+		if tok, err := s.Wait(t.Context(), time.Minute); err != nil || time.Since(began) != 30*time.Second {
+			t.Errorf("got %v, %v after %v, want a token after 30s", tok, err, time.Since(began))
+		}
+	})
 }
 
 // TestChangedFile: a failing credential whose file changed is tried at once.
