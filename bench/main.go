@@ -135,16 +135,21 @@ func refresh(ctx context.Context, s *stage) error {
 	if err := s.start(ctx); err != nil {
 		return err
 	}
+	s.request() // the first may wait
+	before, err := s.outcomes()
+	if err != nil {
+		return err
+	}
 	l := s.load(ctx, *rate, *length)
 	tokens := float64(s.auth.Requests())
 	lives := l.length.Seconds() / lifetime.Seconds()
 	fmt.Printf("  tokens of %s: %d requests in %s, %d failed; p50 %s, p99 %s, slowest %s\n", *lifetime, l.ok+l.failed, l.length.Round(time.Second), l.failed, ms(l.percentile(50)), ms(l.percentile(99)), ms(l.slowest))
 	fmt.Printf("  by the API's clock: %d with an expired token, %d without one; least life left %s\n", s.api.Expired(), s.api.Missing()+s.api.Unknown(), ms(s.api.Smallest()))
-	outcomes, err := s.outcomes()
+	after, err := s.outcomes()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  waited for a token: %d; token requests: %.0f (%.2f a lifetime, at most %d at once)\n", outcomes["waited"]-1, tokens, tokens/lives, s.auth.Peak())
+	fmt.Printf("  waited for a token: %d; token requests: %.0f (%.2f a lifetime, at most %d at once)\n", after["waited"]-before["waited"], tokens, tokens/lives, s.auth.Peak())
 	return nil
 }
 

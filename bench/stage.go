@@ -264,9 +264,8 @@ func (s *stage) volley(n int) *load {
 }
 
 // load sends requests at a fixed rate, whether earlier ones were answered or
-// not. The first, which may wait for the first token, is sent alone.
+// not.
 func (s *stage) load(ctx context.Context, perSecond int, length time.Duration) *load {
-	s.request()
 	l := new(load)
 	var wg sync.WaitGroup
 	began := time.Now()
