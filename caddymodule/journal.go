@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
 
@@ -44,7 +45,11 @@ func (j *journal) attempted(a token.Attempt) {
 	}
 	switch {
 	case j.failing != "":
-		j.log().Info("access token obtained again", append(fields, zap.Duration("failing_for", time.Since(j.since)))...)
+		message := "access token obtained"
+		if j.told {
+			message += " again"
+		}
+		j.log().Info(message, append(fields, zap.Duration("failing_for", time.Since(j.since)))...)
 		j.failing = ""
 	case !j.told:
 		j.log().Info("access token obtained", fields...)
@@ -88,6 +93,10 @@ func (j *journal) failed(a token.Attempt) {
 		j.since = time.Now()
 	}
 	state := strings.Join([]string{f.Kind.String(), fmt.Sprint(f.Status), f.Code}, " ")
+	waiting := !a.Held && a.Failures == 1 && f.Kind == oauth.Unreachable
+	if waiting {
+		state += ", waiting"
+	}
 	if state == j.failing {
 		j.log().Debug("token request failed again", zap.Int("failures", a.Failures), zap.NamedError("cause", f), zap.Time("next_request", a.Next))
 		return
@@ -115,6 +124,10 @@ func (j *journal) failed(a token.Attempt) {
 	if a.Held {
 		fields = append(fields, zap.Time("token_expires", a.Expires))
 		j.log().Warn("token request failed; the token held stays in use", fields...)
+		return
+	}
+	if waiting {
+		j.log().Warn("token request failed and no token is held yet; requests wait for the next one", fields...)
 		return
 	}
 	j.log().Error("token request failed and no token is held; requests are turned away until one is obtained", fields...)
