@@ -51,9 +51,6 @@ type Attempt struct {
 // no longer configured.
 var ErrClosed = errors.New("the credential is no longer configured")
 
-// errPending is why a caller's wait ended while the first request was under way.
-var errPending = errors.New("the first answer is still awaited")
-
 // Source holds the access token of one credential and keeps it fresh.
 type Source struct {
 	held      held
@@ -133,67 +130,6 @@ func (s *Source) Close() {
 // Token is the token held, nil if there is none that is valid. It costs one
 // atomic load and one comparison with the clock.
 func (s *Source) Token() *Token { return s.held.load() }
-
-// Wait returns a valid token, waiting for one at most that long. It waits
-// through a first failure to reach the server, unless the next request is due
-// too late for it, and fails at once from the second in a row on and after any
-// other failure. The error is an
-// *oauth.Failure, ErrClosed, or the context's. Leaving does not end the
-// request under way for the others.
-func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
-	var timeout <-chan time.Time
-	deadline := now().add(most)
-	for {
-		t, settled, err := s.poll(deadline)
-		if t != nil || err != nil {
-			return t, err
-		}
-		if timeout == nil {
-			timer := time.NewTimer(most)
-			defer timer.Stop()
-			timeout = timer.C
-		}
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-timeout:
-			return nil, s.pending()
-		}
-	}
-}
-
-// poll is one look at the state by a caller that has no token and waits until
-// a deadline. It starts a request if none is under way and none is being held
-// back, as by a Retry-After.
-func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.held.load(); t != nil {
-		return t, nil, nil
-	}
-	switch {
-	case s.closed:
-		return nil, nil, ErrClosed
-	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
-		return nil, nil, s.failure
-	case s.failure != nil && s.inFlight == nil && s.next > deadline:
-		return nil, nil, s.failure // nothing can come before the caller gives up
-	}
-	if s.started && now() >= s.next {
-		s.request(Demand)
-	}
-	return nil, s.settled, nil
-}
-
-func (s *Source) pending() *oauth.Failure {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failure != nil {
-		return s.failure
-	}
-	return &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
-}
 
 // request starts a token request unless one is under way. Called with the lock.
 func (s *Source) request(reason Reason) {

@@ -1,0 +1,73 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// errPending is why a caller's wait ended while the first request was under way.
+var errPending = errors.New("the first answer is still awaited")
+
+// Wait returns a valid token, waiting for one at most that long. It waits
+// through a first failure to reach the server, unless the next request is due
+// too late for it, and fails at once from the second in a row on and after any
+// other failure. The error is an
+// *oauth.Failure, ErrClosed, or the context's. Leaving does not end the
+// request under way for the others.
+func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
+	var timeout <-chan time.Time
+	deadline := now().add(most)
+	for {
+		t, settled, err := s.poll(deadline)
+		if t != nil || err != nil {
+			return t, err
+		}
+		if timeout == nil {
+			timer := time.NewTimer(most)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timeout:
+			return nil, s.pending()
+		}
+	}
+}
+
+// poll is one look at the state by a caller that has no token and waits until
+// a deadline. It starts a request if none is under way and none is being held
+// back, as by a Retry-After.
+func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.held.load(); t != nil {
+		return t, nil, nil
+	}
+	switch {
+	case s.closed:
+		return nil, nil, ErrClosed
+	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
+		return nil, nil, s.failure
+	case s.failure != nil && s.inFlight == nil && s.next > deadline:
+		return nil, nil, s.failure // nothing can come before the caller gives up
+	}
+	if s.started && now() >= s.next {
+		s.request(Demand)
+	}
+	return nil, s.settled, nil
+}
+
+func (s *Source) pending() *oauth.Failure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil {
+		return s.failure
+	}
+	return &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
+}
