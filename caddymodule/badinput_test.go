@@ -915,7 +915,6 @@ func TestGoodNeighbours(t *testing.T) {
 		"token_url http://[::ffff:127.0.0.1]/\n" + clientID + clientAuth,
 		"token_url http://localhost/\n" + clientID + clientAuth,
 		"token_url http://LOCALHOST.:80/\n" + clientID + clientAuth,
-		"token_url http://idp.localhost/\n" + clientID + clientAuth,
 		"token_url {env.URL}\n" + clientID + clientAuth,
 		"token_url http://{env.HOST}/\n" + clientID + clientAuth,
 		"token_url http://idp.example.com/\ninsecure_token_url\n" + clientID + clientAuth,
@@ -952,7 +951,7 @@ func TestGoodNeighbours(t *testing.T) {
 	}
 	for _, config := range []string{
 		proxy(":9000", ""), proxy("tcp4/127.0.0.1:9000", ""), // both are dialled on the loopback interface
-		proxy("127.0.0.1:9000", ""), proxy("[::1]:9000", ""), proxy("localhost:9000", ""), proxy("api.localhost:9000", ""), proxy("unix//run/api.sock", ""),
+		proxy("127.0.0.1:9000", ""), proxy("[::1]:9000", ""), proxy("localhost:9000", ""), proxy("unix//run/api.sock", ""),
 		proxy("https://api.example.com", ""), proxy("http://127.0.0.1:9000", ""),
 		proxy("http://api.example.com", "insecure_upstream"), proxy("h2c://127.0.0.1:9000", ""),
 		proxy("https://api.example.com", "http {\ntls_insecure_skip_verify\n}\ninsecure_upstream"),

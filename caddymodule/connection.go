@@ -83,6 +83,9 @@ type connection struct {
 // that makes two of them differ.
 var transports = caddy.NewUsagePool()
 
+// connectTimeout ends a dial, and a TLS handshake.
+const connectTimeout = 10 * time.Second
+
 // transport is a pool's value.
 type transport struct{ *http.Transport }
 
@@ -181,8 +184,8 @@ func (c *connection) settings(r *resolver) (key string, build func() (transport,
 	}, nil
 }
 
-// environmentProxy is Go's, but for names such as idp.localhost, which it would
-// send through the proxy, and a secret in the clear with them.
+// environmentProxy is Go's, but for spellings of a loopback host that it does
+// not know ("localhost."): a secret would go to the proxy in the clear.
 func environmentProxy(req *http.Request) (*url.URL, error) {
 	if isLoopback(req.URL.Hostname()) {
 		return nil, nil
@@ -199,15 +202,19 @@ func newTransport(conf *tls.Config, proxy string) (transport, error) {
 		}
 		via = http.ProxyURL(u)
 	}
-	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
+	// A dial outlives the request that wanted it, so it has its own ends; and a
+	// connection that died in silence is found out by a ping, not by one token
+	// request after another.
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}
 	return transport{&http.Transport{
 		Proxy:                  via,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        conf,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConnsPerHost:    64, // the default of 2 costs a handshake for most requests of a burst
-		MaxConnsPerHost:        64,
 		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    connectTimeout,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		MaxResponseHeaderBytes: 64 << 10,
 	}}, nil
 }

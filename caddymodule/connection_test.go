@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -183,6 +184,34 @@ func TestFilesAreReadAnew(t *testing.T) {
 		if r.BasicPassword == "" {
 			t.Error("an empty secret went over the wire")
 		}
+	}
+}
+
+// TestHungFile: one that cannot be read holds up nothing but its credential,
+// and that is told.
+func TestHungFile(t *testing.T) {
+	p := newParts(t, authserver.Config{})
+	fifo := filepath.Join(t.TempDir(), "secret")
+	if err := exec.Command("mkfifo", fifo).Run(); err != nil {
+		t.Fatal(err)
+	}
+	p.run(fmt.Sprintf("token_url %s%s\nclient_id %s\nclient_auth client_secret_post {file.%s}", p.server.URL(), authserver.TokenPath, appClient, fifo), "upstream_auth crm\nreverse_proxy $API")
+	p.want(p.get("/"), 502)
+	if p.lines("expected a file") == 0 {
+		t.Error("the log does not tell what is wrong")
+	}
+}
+
+// TestHungHandshake: a server that accepts and says no more leaves nothing
+// behind that would keep later requests from it.
+func TestHungHandshake(t *testing.T) {
+	conf := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // a test's own server
+	tr, err := newTransport(conf, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tr.TLSHandshakeTimeout == 0 || tr.MaxConnsPerHost != 0 || tr.HTTP2.SendPingTimeout == 0 {
+		t.Errorf("a connection that hangs is kept: %+v", tr.Transport)
 	}
 }
 

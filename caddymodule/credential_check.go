@@ -98,13 +98,13 @@ func (c *Credential) allowedTokenURL(raw string) error {
 	return nil
 }
 
-// isLoopback tells whether a host is this machine (RFC 6761 §6.3 for names).
+// isLoopback tells whether a host is this machine. Of names it is localhost
+// alone: others below it are asked of DNS, which may answer anything.
 func isLoopback(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().IsLoopback()
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
 func (c *Credential) checkClient() error {

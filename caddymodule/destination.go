@@ -55,8 +55,8 @@ var validHost = regexp.MustCompile(`^((\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.
 func (t *Transport) checkOptions() error {
 	for _, host := range t.Upstreams {
 		_, err := netip.ParseAddr(host) // IPv6 without brackets
-		if err != nil && !validHost.MatchString(host) {
-			return optionErrorf("upstreams", "'%s' is not a host, expected host, host:port or *.example.com", host)
+		if err != nil && !validHost.MatchString(host) && !strings.HasPrefix(host, "unix//") {
+			return optionErrorf("upstreams", "'%s' is not a host, expected host, host:port, *.example.com or unix//path/to/socket", host)
 		}
 	}
 	return checkOneOf("health_checks", t.HealthChecks, "on", "off")
@@ -92,7 +92,7 @@ func (t *Transport) allowed(req *http.Request) error {
 	network, host, port := dialled(req)
 	t.SetScheme(req)
 	if len(t.Upstreams) > 0 {
-		if !t.listed(host, port) {
+		if !t.listed(host, port) && !slices.Contains(t.Upstreams, network+"/"+host) {
 			return fmt.Errorf("credential '%s': the address %s is not in upstreams", t.inject.name, net.JoinHostPort(host, port))
 		}
 		sent, sentPort := splitHost(req.Host)
@@ -112,8 +112,8 @@ func (t *Transport) allowed(req *http.Request) error {
 	return fmt.Errorf("credential '%s': the upstream %s has neither TLS nor a loopback address", t.inject.name, net.JoinHostPort(host, port))
 }
 
-// proxied tells whether an attempt goes through a forward proxy, which a name
-// such as api.localhost does if the environment has one.
+// proxied tells whether an attempt goes through a forward proxy, as a spelling
+// of a loopback host that Go does not know does if the environment has one.
 func (t *Transport) proxied(req *http.Request) bool {
 	if t.Transport == nil || t.Transport.Proxy == nil {
 		return false
@@ -142,12 +142,21 @@ func splitHost(hostport string) (host, port string) {
 	return host, port
 }
 
+// canonicalHost is one spelling for each host.
+func canonicalHost(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().String()
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
 // listed tells whether a host is among Upstreams. An entry without a port is
 // good for any.
 func (t *Transport) listed(host, port string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = canonicalHost(host)
 	return slices.ContainsFunc(t.Upstreams, func(entry string) bool {
-		entryHost, entryPort := splitHost(strings.ToLower(entry))
+		entryHost, entryPort := splitHost(entry)
+		entryHost = canonicalHost(entryHost)
 		if entryPort != "" && entryPort != port {
 			return false
 		}

@@ -59,14 +59,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.inject.guard(r.Header)
-	if refusal := h.inject.apply(r.Context(), r.Header); refusal != nil {
+	if refusal := h.inject.apply(r); refusal != nil {
 		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {
 			refusal.writeHeader(w.Header())
 		}
 		return caddyhttp.Error(refusal.status, refusal.err)
 	}
-	return next.ServeHTTP(w, r)
+	err := next.ServeHTTP(w, r)
+	if err != nil {
+		// the error routes may lead to another upstream
+		h.inject.withdraw(r.Header)
+	}
+	return err
 }
 
 // Interface guards

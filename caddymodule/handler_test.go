@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,5 +379,17 @@ func TestClientLeaves(t *testing.T) {
 	p.want(p.get("/"), 200)
 	if p.auth.Requests() != 1 {
 		t.Errorf("%d token requests", p.auth.Requests())
+	}
+}
+
+// TestErrorRoutesGetNoToken: what comes after a failure may lead elsewhere.
+func TestErrorRoutesGetNoToken(t *testing.T) {
+	p := newParts(t, authserver.Config{})
+	var seen atomic.Value
+	fallback := listen(t, "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.Store(r.Header.Get("Authorization")) }))
+	p.run(p.credential(), fmt.Sprintf("upstream_auth crm\nreverse_proxy %s\nhandle_errors {\nreverse_proxy %s\n}", freeAddr(t), fallback.Addr()))
+	p.get("/", "Authorization", "Basic mine")
+	if got := seen.Load(); got != "" {
+		t.Errorf("the fallback saw %q", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -198,12 +199,14 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // apply puts the token on a request's header, or tells why the request must
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
-func (i *injector) apply(ctx context.Context, header http.Header) *refusal {
+func (i *injector) apply(r *http.Request) *refusal {
+	ctx, header := r.Context(), r.Header
+	announced := len(r.Trailer) > 0 && i.guardTrailer(r)
 	if i.keep || i.reject {
 		if clients := header[i.header]; len(clients) > 0 && i.keep {
 			i.count(ctx, kept)
 			return nil
-		} else if clients != nil && i.reject {
+		} else if (clients != nil || announced) && i.reject {
 			return i.refuse(clientRejected, http.StatusBadRequest, nil)
 		}
 	}
@@ -264,6 +267,40 @@ func (i *injector) guard(header http.Header) {
 		return
 	}
 	header["Connection"] = []string{strings.Join(left, ", ")}
+}
+
+// withdraw takes the token off a header again.
+func (i *injector) withdraw(header http.Header) {
+	values, v := header[i.header], i.value.Load()
+	if v != nil && len(values) == 1 && values[0] == v.text {
+		delete(header, i.header)
+	}
+}
+
+// guardTrailer keeps the client from sending the field as a trailer, and tells
+// whether it announced to (RFC 9110 §6.5). The values come with the body's end.
+func (i *injector) guardTrailer(r *http.Request) (announced bool) {
+	_, announced = r.Trailer[i.header]
+	delete(r.Trailer, i.header)
+	if r.Body != nil {
+		r.Body = &trailerGuard{r.Body, r.Trailer, i.header}
+	}
+	return announced
+}
+
+// trailerGuard is a body that leaves a field out of the trailers behind it.
+type trailerGuard struct {
+	io.ReadCloser
+	trailer http.Header
+	field   string
+}
+
+func (g *trailerGuard) Read(p []byte) (int, error) {
+	n, err := g.ReadCloser.Read(p)
+	if err != nil {
+		delete(g.trailer, g.field)
+	}
+	return n, err
 }
 
 // count notes what became of a request, for metrics, placeholders and the

@@ -97,6 +97,9 @@ func (j *journal) failed(a token.Attempt) {
 	if waiting {
 		state += ", waiting"
 	}
+	if f.Kind == oauth.Refused && f.Status == 0 { // nothing was sent: the cause is here
+		state += f.Err.Error()
+	}
 	if state == j.failing {
 		j.log().Debug("token request failed again", zap.Int("failures", a.Failures), zap.NamedError("cause", f), zap.Time("next_request", a.Next))
 		return

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -11,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// maxFile is how much of a file is read for a placeholder, as in Caddy.
+// maxFile is the largest file that is read for a placeholder, as in Caddy.
 const maxFile = 1 << 20
 
 // placeholders lists the placeholders in a configured value.
@@ -126,12 +125,16 @@ func (r *resolver) secret(value string) (string, error) {
 // readFile reads a file and notes its state.
 func (r *resolver) readFile(path string) ([]byte, error) {
 	r.files.note(path)
-	f, err := os.Open(path)
-	if err != nil {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
 		return nil, err
+	case !info.Mode().IsRegular(): // a pipe would be waited for
+		return nil, fmt.Errorf("%s is a directory, a pipe or a device: expected a file", path)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
 	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxFile))
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -186,9 +189,8 @@ func (l *lastFiles) set(s fileStates) {
 	l.states = s
 }
 
-func (l *lastFiles) changed() bool {
+func (l *lastFiles) get() fileStates {
 	l.mu.Lock()
-	states := l.states
-	l.mu.Unlock()
-	return states.changed()
+	defer l.mu.Unlock()
+	return l.states
 }

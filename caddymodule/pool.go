@@ -74,6 +74,9 @@ func newEntry(name string, c *Credential) *entry {
 // credential if it does not run yet.
 func (e *entry) attach(a *attachment) {
 	e.mu.Lock()
+	if n := len(e.attached); n > 0 { // so that a change of them is still noticed
+		a.requester.files.set(e.attached[n-1].requester.files.get())
+	}
 	e.attached = append(e.attached, a)
 	e.use()
 	e.mu.Unlock()

@@ -2,11 +2,13 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
@@ -21,6 +23,7 @@ type requester struct {
 	credential *Credential
 	connection connection
 	files      lastFiles
+	preparing  atomic.Bool
 }
 
 func newRequester(c *Credential) *requester {
@@ -29,18 +32,41 @@ func newRequester(c *Credential) *requester {
 
 // Request implements token.Requester.
 func (q *requester) Request(ctx context.Context) (*oauth.Response, error) {
-	r := newResolver()
-	req, rt, err := q.prepare(ctx, r)
-	q.files.set(r.files)
-	if err != nil {
-		return nil, &oauth.Failure{Kind: oauth.Refused, Err: err}
+	if !q.preparing.CompareAndSwap(false, true) {
+		return nil, &oauth.Failure{Kind: oauth.Refused, Err: errHanging}
 	}
-	req.Secrets = r.secrets
-	return req.Do(ctx, rt)
+	ready := make(chan prepared, 1)
+	go func() { // apart: a file system may hang, and no deadline ends that
+		defer q.preparing.Store(false)
+		r := newResolver()
+		req, rt, err := q.prepare(ctx, r)
+		q.files.set(r.files)
+		ready <- prepared{req, rt, r.secrets, err}
+	}()
+	select {
+	case p := <-ready:
+		if p.err != nil {
+			return nil, &oauth.Failure{Kind: oauth.Refused, Err: p.err}
+		}
+		p.request.Secrets = p.secrets
+		return p.request.Do(ctx, p.way)
+	case <-ctx.Done():
+		return nil, &oauth.Failure{Kind: oauth.Refused, Err: errHanging}
+	}
 }
 
+// prepared is a token request that is ready to be sent.
+type prepared struct {
+	request *oauth.Request
+	way     http.RoundTripper
+	secrets []string
+	err     error
+}
+
+var errHanging = errors.New("the files of the credential cannot be read: their file system hangs")
+
 // Stale implements token.Requester.
-func (q *requester) Stale() bool { return q.files.changed() }
+func (q *requester) Stale() bool { return q.files.get().changed() }
 
 func (q *requester) prepare(ctx context.Context, r *resolver) (*oauth.Request, http.RoundTripper, error) {
 	c := q.credential

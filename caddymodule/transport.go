@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"context"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"runtime"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
@@ -52,6 +55,7 @@ type Transport struct {
 	logger          *zap.Logger
 	denied          atomic.Bool // a denial was told
 	uncounted       bool        // own answers are kept from passive health checks
+	retries         bool        // there is a lb_retry_match
 	bareHealthCheck bool
 }
 
@@ -97,36 +101,47 @@ func parentProxy(ctx caddy.Context) *reverseproxy.Handler {
 
 // RoundTrip puts the token on one attempt and makes it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
 	check := isHealthCheck(req)
+	if check && t.bareHealthCheck {
+		return t.HTTPTransport.RoundTrip(req)
+	}
+	if t.retries {
+		t.markOwn(req, false)
+	}
 	if err := t.allowed(req); err != nil {
 		level := zap.DebugLevel
 		if t.denied.CompareAndSwap(false, true) { // one line; the metric counts
 			level = zap.ErrorLevel
 		}
 		t.logger.Log(level, "the token is kept from an upstream", zap.String("credential", t.inject.name), zap.Error(err))
+		if check {
+			skipHealthCheck()
+		}
 		return t.answer(req, t.inject.refuse(upstreamDenied, http.StatusBadGateway, err)), nil
 	}
-	if check && t.bareHealthCheck {
-		return t.HTTPTransport.RoundTrip(req)
-	}
 	if check && t.inject.source.Token() == nil {
-		// Any answer and any error would change the upstream's health, which
-		// is not known. The check's goroutine is its own: ending it is the one
-		// way out that leaves the health as it was.
-		runtime.Goexit()
+		skipHealthCheck()
 	}
 	// Caddy reuses the request and its header over attempts
 	attempt := *req
 	attempt.Header = maps.Clone(req.Header)
-	if refusal := t.inject.apply(ctx, attempt.Header); refusal != nil {
+	if refusal := t.inject.apply(&attempt); refusal != nil {
+		if check {
+			skipHealthCheck()
+		}
 		if refusal.status == statusClientGone {
-			return nil, refusal.err
+			t.inject.publish(req.Context(), refusal)
+			return nil, context.Canceled // which reverse_proxy holds against nobody
 		}
 		return t.answer(req, refusal), nil
 	}
 	return t.HTTPTransport.RoundTrip(&attempt)
 }
+
+// skipHealthCheck ends an active health check that cannot be made. Any answer
+// and any error would change the upstream's health, which is not known. The
+// check's goroutine is its own: ending it leaves the health as it was.
+func skipHealthCheck() { runtime.Goexit() }
 
 // ownStatus is added to the status of an answer of the transport's own on its
 // way through reverse_proxy: no upstream can send such a one, and no
@@ -137,7 +152,16 @@ const ownStatus = 1000
 // after its passive health checks have looked at it: the upstream was not even
 // asked, and must not be counted as failed.
 func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
-	if proxy == nil || proxy.HealthChecks == nil || proxy.HealthChecks.Passive == nil {
+	if proxy == nil {
+		return
+	}
+	if lb := proxy.LoadBalancing; lb != nil {
+		for _, set := range lb.RetryMatchRaw {
+			t.retries = true
+			keepFromRetries(set)
+		}
+	}
+	if proxy.HealthChecks == nil || proxy.HealthChecks.Passive == nil {
 		return
 	}
 	passive := proxy.HealthChecks.Passive
@@ -159,10 +183,34 @@ func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
 	t.uncounted = true
 }
 
+// ownAnswer is true in the replacer while the last attempt was answered here.
+const ownAnswer = "http.upstream_auth.own_answer"
+
+// keepFromRetries has a set of lb_retry_match leave our own answers alone,
+// whatever it makes of their status.
+func keepFromRetries(set caddy.ModuleMap) {
+	var not []json.RawMessage
+	if raw, ok := set["not"]; ok && json.Unmarshal(raw, &not) != nil {
+		return // Caddy has its own say about it
+	}
+	not = append(not, json.RawMessage(`{"vars":{"{`+ownAnswer+`}":["true"]}}`))
+	set["not"] = caddyconfig.JSON(not, nil)
+}
+
+// markOwn tells the matchers whether an attempt is answered here.
+func (t *Transport) markOwn(req *http.Request, own bool) {
+	if repl, ok := req.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set(ownAnswer, strconv.FormatBool(own))
+	}
+}
+
 // answer gives a refusal to the client in place of an upstream's answer. An
 // error would have the upstream counted as failed, and the request retried.
 func (t *Transport) answer(req *http.Request, r *refusal) *http.Response {
 	t.inject.publish(req.Context(), r)
+	if t.retries {
+		t.markOwn(req, true)
+	}
 	res := r.response(req)
 	if t.uncounted && !isHealthCheck(req) {
 		res.StatusCode += ownStatus

@@ -3,9 +3,13 @@ package caddymodule
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
 )
@@ -231,6 +235,8 @@ func TestListed(t *testing.T) {
 		{"example.com", "example.com.evil.net", "443", false},
 		{"::1", "::1", "80", true},
 		{"[::1]:80", "::1", "80", true},
+		{"0:0:0:0:0:0:0:1", "::1", "80", true},
+		{"api.example.com.", "api.example.com", "80", true},
 	} {
 		tr := &Transport{Upstreams: strings.Fields(tc.list)}
 		if got := tr.listed(tc.host, tc.port); got != tc.want {
@@ -241,11 +247,104 @@ func TestListed(t *testing.T) {
 
 func TestIsLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "LOCALHOST.": true, "api.localhost": true, "127.0.0.1": true, "127.8.9.1": true, "::1": true, "::ffff:127.0.0.1": true,
-		"": false, "0.0.0.0": false, "::": false, "localhost.example.com": false, "127.0.0.1.example.com": false, "10.0.0.1": false, "notlocalhost": false, "2130706433": false,
+		"localhost": true, "LOCALHOST.": true, "127.0.0.1": true, "127.8.9.1": true, "::1": true, "::ffff:127.0.0.1": true,
+		"": false, "0.0.0.0": false, "::": false, "localhost.example.com": false, "api.localhost": false, "127.0.0.1.example.com": false, "10.0.0.1": false, "notlocalhost": false, "2130706433": false,
 	} {
 		if got := isLoopback(host); got != want {
 			t.Errorf("%q: %v", host, got)
 		}
+	}
+}
+
+// TestOwnAnswersAreNotRetried: whatever lb_retry_match makes of their status.
+func TestOwnAnswersAreNotRetried(t *testing.T) {
+	for _, health := range []string{"", "unhealthy_status 5xx"} {
+		for _, match := range []string{"{rp.status_code} >= 500", "{rp.status_code} != 200"} {
+			t.Run(strings.NewReplacer("{", "", "}", "").Replace(health+" "+match), func(t *testing.T) {
+				p := newParts(t, authserver.Config{})
+				p.auth.SetFault(authserver.Invalid("invalid_client", "no"))
+				p.run(p.credential(), fmt.Sprintf("reverse_proxy $API {\nlb_retries 3\nlb_retry_match `%s`\nfail_duration 10s\n%s\ntransport upstream_auth crm\n}", match, health))
+				a := p.get("/")
+				p.want(a, 502)
+				if !strings.Contains(a.header.Get("Proxy-Status"), "caddy-upstream-auth") || p.lines("selected upstream") != 1 {
+					t.Errorf("%d attempts; Proxy-Status %q", p.lines("selected upstream"), a.header.Get("Proxy-Status"))
+				}
+				// an upstream's own answer is retried as ever
+				p.auth.SetFault(nil)
+				eventually(t, "a token", func() bool { return p.get("/").status == 200 })
+				before := p.lines("selected upstream")
+				p.api.FailNext(1, authserver.Down())
+				if p.get("/"); health == "" && p.lines("selected upstream") != before+2 {
+					t.Errorf("an upstream's 503 led to %d attempts", p.lines("selected upstream")-before)
+				}
+			})
+		}
+	}
+}
+
+// TestTrailers: what the client may not send in the header, it may not send
+// behind the body.
+func TestTrailers(t *testing.T) {
+	for _, tc := range []struct {
+		way    string
+		status int
+	}{
+		{"upstream_auth crm\nreverse_proxy $API", 200},
+		{"reverse_proxy $API {\ntransport upstream_auth crm\n}", 200},
+		{"upstream_auth crm {\nclient_authorization reject\n}\nreverse_proxy $API", 400},
+		{"reverse_proxy $API {\ntransport upstream_auth crm {\nclient_authorization reject\n}\n}", 400},
+	} {
+		p := newParts(t, authserver.Config{})
+		var trailer http.Header
+		p.upstream = listen(t, "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			trailer = r.Trailer
+		}))
+		p.run(p.credential(), tc.way)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.proxy, io.MultiReader(strings.NewReader("body")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Trailer = http.Header{"Authorization": {"Bearer mine"}, "X-Sum": {"1"}}
+		res, err := p.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != tc.status || trailer.Get("Authorization") != "" || tc.status == 200 && trailer.Get("X-Sum") != "1" {
+			t.Errorf("%s: got %d, and the API got the trailers %v", tc.way, res.StatusCode, trailer)
+		}
+	}
+}
+
+// TestUnixUpstream: a socket may have the token, and may be listed.
+func TestUnixUpstream(t *testing.T) {
+	for list, want := range map[string]int{"": 200, "upstreams unix/$SOCK 127.0.0.1": 200, "upstreams unix//other.sock 127.0.0.1": 502} {
+		p := newParts(t, authserver.Config{})
+		sock := filepath.Join(t.TempDir(), "a.sock")
+		l, err := net.Listen("unix", sock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		api := &http.Server{Handler: p.api, ReadHeaderTimeout: time.Minute}
+		go func() { _ = api.Serve(l) }()
+		t.Cleanup(func() { _ = api.Close() })
+		p.run(p.credential(), fmt.Sprintf("reverse_proxy unix/%s {\ntransport upstream_auth crm {\n%s\n}\n}", sock, strings.ReplaceAll(list, "$SOCK", sock)))
+		p.want(p.get("/"), want)
+	}
+}
+
+// TestDeniedHealthCheck: one that may not have the token says nothing of the
+// upstream; one that goes without is not asked.
+func TestDeniedHealthCheck(t *testing.T) {
+	for _, option := range []string{"", "health_checks off"} {
+		p := newParts(t, authserver.Config{})
+		p.run(p.credential(), fmt.Sprintf("reverse_proxy $API {\nhealth_uri /healthz\nhealth_status 4xx\nhealth_interval 10ms\nhealth_headers {\nHost other.example.com\n}\ntransport upstream_auth crm {\nupstreams 127.0.0.1\n%s\n}\n}", option))
+		if option == "" {
+			eventually(t, "a denied check", func() bool { return p.lines("is not in upstreams") > 1 })
+		} else {
+			eventually(t, "a bare check", func() bool { return p.api.Missing() > 1 })
+		}
+		p.want(p.get("/"), 200)
 	}
 }

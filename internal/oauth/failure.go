@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -102,11 +103,20 @@ func spellings(secret string) []string {
 	return []string{
 		secret,
 		url.QueryEscape(secret),
+		lowerEscapes(url.QueryEscape(secret)),
 		url.PathEscape(secret),
+		lowerEscapes(url.PathEscape(secret)),
 		strings.Trim(strconv.Quote(secret), `"`),
 		html.EscapeString(secret),
 	}
 }
+
+// lowerEscapes writes %2B as %2b.
+func lowerEscapes(s string) string {
+	return escape.ReplaceAllStringFunc(s, strings.ToLower)
+}
+
+var escape = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 func (m mask) text(s string) string { return m.replacer.Replace(s) }
 

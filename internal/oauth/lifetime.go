@@ -117,9 +117,7 @@ func jwtLifetime(token string, date time.Time) time.Duration {
 		return 0
 	}
 	if !date.IsZero() {
-		if d := believable((claims.Exp - float64(date.Unix())) * float64(time.Second)); d > 0 {
-			return d
-		}
+		return believable((claims.Exp - float64(date.Unix())) * float64(time.Second))
 	}
 	if claims.Iat <= 0 {
 		return 0

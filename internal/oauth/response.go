@@ -89,14 +89,15 @@ func (r *Request) read(a *answer, m mask) (*Response, error) {
 		return nil, failure(Malformed, errors.New("no token in an answer of this status"))
 	case parseErr != nil:
 		return nil, failure(Malformed, parseErr)
-	case code != "":
-		return nil, failure(Refused, nil)
 	}
 	res, err := r.token(doc, a)
-	if err != nil {
+	switch {
+	case code != "" && (err != nil || r.Fields.Error != "" || word(doc["error"]) != ""):
+		return nil, failure(Refused, nil)
+	case err != nil:
 		return nil, failure(Malformed, err)
 	}
-	return res, nil
+	return res, nil // beside a good token, a vendor's code is one of success
 }
 
 func (r *Request) token(doc document, a *answer) (*Response, error) {

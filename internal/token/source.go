@@ -71,6 +71,7 @@ type Source struct {
 	settled   chan struct{}           // closed when a request ends, then replaced
 	last      *Token                  // the newest token, even if it has expired
 	lapsed    bool                    // its expiry has been told
+	looking   bool                    // at the files
 	failures  int                     // in a row
 	failure   *oauth.Failure          // the last one, nil after a success
 	next      instant                 // when the next request is due
@@ -289,7 +290,8 @@ func (s *Source) wake() {
 		switch {
 		case t >= s.next:
 			s.request(Scheduled)
-		case s.failure != nil:
+		case s.failure != nil && !s.looking:
+			s.looking = true
 			go s.lookAtFiles(s.requester)
 		}
 	}
@@ -310,11 +312,13 @@ func (s *Source) lapse(t instant) {
 
 // lookAtFiles runs apart: a file system may hang.
 func (s *Source) lookAtFiles(r Requester) {
-	if !r.Stale() {
-		return
-	}
+	stale := r.Stale()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.looking = false
+	if !stale {
+		return
+	}
 	if s.failure != nil && s.inFlight == nil {
 		s.next = min(s.next, max(now(), s.floor))
 		s.reschedule()
