@@ -180,7 +180,7 @@ func (c *connection) settings(r *resolver) (key string, build func() (transport,
 			}
 			conf.Certificates = []tls.Certificate{pair}
 		}
-		return newTransport(conf, proxy)
+		return newTransport(conf, proxy, connectTimeout)
 	}, nil
 }
 
@@ -193,7 +193,7 @@ func environmentProxy(req *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(req)
 }
 
-func newTransport(conf *tls.Config, proxy string) (transport, error) {
+func newTransport(conf *tls.Config, proxy string, connect time.Duration) (transport, error) {
 	via := environmentProxy
 	if proxy != "" {
 		u, err := proxyURL(proxy)
@@ -205,7 +205,7 @@ func newTransport(conf *tls.Config, proxy string) (transport, error) {
 	// A dial outlives the request that wanted it, so it has its own ends; and a
 	// connection that died in silence is found out by a ping, not by one token
 	// request after another.
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}
 	return transport{&http.Transport{
 		Proxy:                  via,
 		DialContext:            dialer.DialContext,
@@ -213,7 +213,7 @@ func newTransport(conf *tls.Config, proxy string) (transport, error) {
 		ForceAttemptHTTP2:      true,
 		MaxIdleConnsPerHost:    64, // the default of 2 costs a handshake for most requests of a burst
 		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    connectTimeout,
+		TLSHandshakeTimeout:    connect,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		MaxResponseHeaderBytes: 64 << 10,
 	}}, nil

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -202,17 +203,47 @@ func TestHungFile(t *testing.T) {
 	}
 }
 
-// TestHungHandshake: a server that accepts and says no more leaves nothing
-// behind that would keep later requests from it.
+// TestHungHandshake: a server that accepts and says no more is left again, so
+// that connections to it do not pile up and keep later requests out.
 func TestHungHandshake(t *testing.T) {
-	conf := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // a test's own server
-	tr, err := newTransport(conf, "")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tr.TLSHandshakeTimeout == 0 || tr.MaxConnsPerHost != 0 || tr.HTTP2.SendPingTimeout == 0 {
-		t.Errorf("a connection that hangs is kept: %+v", tr.Transport)
+	t.Cleanup(func() { _ = l.Close() })
+	var accepted, left atomic.Int32
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			go func() {
+				_, _ = io.Copy(io.Discard, conn) // until the client leaves
+				left.Add(1)
+				conn.Close()
+			}()
+		}
+	}()
+	tr, err := newTransport(new(tls.Config), "", 200*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
 	}
+	const attempts = 80 // more than the connections that are kept
+	for range attempts {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+l.Addr().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := tr.RoundTrip(req); err == nil {
+			res.Body.Close()
+			t.Fatal("a handshake without a server")
+		}
+		cancel()
+	}
+	eventually(t, "all are left", func() bool { return accepted.Load() > 0 && left.Load() == accepted.Load() })
 }
 
 // TestPlaceholdersAtTheRequest: what cannot be checked at load is checked at
