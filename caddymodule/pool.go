@@ -26,18 +26,11 @@ var scheduler = &token.Scheduler{Slept: token.Slept}
 type poolKey struct{ name, hash string }
 
 // fingerprint hashes a credential as configured, placeholders unresolved. It
-// has to be taken before the guest modules are loaded.
+// has to be taken before the guest modules are loaded. Caddy hands out configs
+// with their keys in order, the guests' too.
 func fingerprint(c *Credential) (string, error) {
 	raw, err := json.Marshal(c)
 	if err != nil {
-		return "", err
-	}
-	// once more through a map, for the guests' keys may stand in any order
-	var canonical map[string]any
-	if err := json.Unmarshal(raw, &canonical); err != nil {
-		return "", err
-	}
-	if raw, err = json.Marshal(canonical); err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(raw)

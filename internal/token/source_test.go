@@ -575,6 +575,29 @@ func TestSameTokenLaterEnd(t *testing.T) {
 	})
 }
 
+// TestSameTokenWithoutLifetime: an answer that says nothing new of a token
+// takes nothing from what is known.
+func TestSameTokenWithoutLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: func(n int) (*oauth.Response, error) {
+			res := &oauth.Response{AccessToken: "tok", Bearer: true}
+			if n == 1 {
+				res.ExpiresIn = time.Hour
+			}
+			return res, nil
+		}}
+		s, obs := start(t, srv, 0)
+		pass(time.Hour - 2*time.Second)
+		if a := obs.last(); value(s) != "tok" || a.Assumed || srv.count() < 2 {
+			t.Errorf("held %q after %d requests, lifetime assumed: %v", value(s), srv.count(), a.Assumed)
+		}
+		pass(time.Second)
+		if value(s) != "" {
+			t.Error("used to its very end")
+		}
+	})
+}
+
 // TestSuspended: what a machine sleeps is taken off a token's life, told by a
 // clock that runs on; a wall clock that was set only makes it due.
 func TestSuspended(t *testing.T) {
