@@ -230,7 +230,7 @@ func TestAccessLogFields(t *testing.T) {
 	p.want(p.get("/a"), 200)
 	p.want(p.get("/b", "Authorization", "Basic x"), 401)
 	for _, want := range []string{`"upstream_auth_credential":"crm","upstream_auth_outcome":"injected"`, `"upstream_auth_credential":"crm","upstream_auth_outcome":"kept"`} {
-		eventually(t, want, func() bool { return p.lines(want) == 1 })
+		eventually(t, want, func() bool { return p.lines(want) > 0 })
 	}
 }
 
