@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -181,6 +182,29 @@ func (p *parts) try(method, path string, body io.Reader, fields ...string) (answ
 	defer res.Body.Close()
 	content, err := io.ReadAll(res.Body)
 	return answer{res.StatusCode, res.Header, string(content)}, err
+}
+
+// underLoad sends requests without a pause, four at a time, until it is told to
+// stop.
+func (p *parts) underLoad(check func(answer, error)) (stop func()) {
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					check(p.try(http.MethodGet, "/", nil))
+				}
+			}
+		})
+	}
+	return func() {
+		close(done)
+		wg.Wait()
+	}
 }
 
 // want checks an answer's status.

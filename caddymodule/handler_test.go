@@ -273,26 +273,13 @@ func TestRefreshUnderLoad(t *testing.T) {
 	p := newParts(t, authserver.Config{Lifetime: 4 * time.Second})
 	p.run(p.credential(), "upstream_auth crm\nreverse_proxy $API")
 	p.want(p.get("/"), 200)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if a, err := p.try("GET", "/", nil); err != nil || a.status != 200 {
-					t.Errorf("got %v, %v", a, err)
-					return
-				}
-			}
-		})
-	}
+	stop := p.underLoad(func(a answer, err error) {
+		if err != nil || a.status != 200 {
+			t.Errorf("got %v, %v", a, err)
+		}
+	})
 	eventually(t, "two renewals", func() bool { return p.auth.Issued() >= 3 })
-	close(stop)
-	wg.Wait()
+	stop()
 	if n := p.api.Expired() + p.api.Missing() + p.api.Unknown(); n != 0 {
 		t.Errorf("%d requests without a valid token", n)
 	}

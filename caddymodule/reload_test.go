@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,27 +28,17 @@ func TestReloads(t *testing.T) {
 	p := newParts(t, authserver.Config{})
 	p.run(p.credential(), "upstream_auth crm\nreverse_proxy $API")
 	p.want(p.get("/"), 200)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
 	var answered atomic.Int32
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				// An error is of the connection: where Caddy's old socket closes,
-				// what is queued on it is reset, with this plugin or without.
-				if a, err := p.try("GET", "/", nil); err == nil && a.status != 200 {
-					t.Errorf("got %v", a)
-					return
-				}
-				answered.Add(1)
-			}
-		})
-	}
+	stop := p.underLoad(func(a answer, err error) {
+		// An error is of the connection: where Caddy's old socket closes, what
+		// is queued on it is reset, with this plugin or without.
+		switch {
+		case err == nil && a.status != 200:
+			t.Errorf("got %v", a)
+		case err == nil:
+			answered.Add(1)
+		}
+	})
 	for i := range 20 {
 		if err := p.load(p.caddyfile(p.credential(), fmt.Sprintf("header X-Reload %d\nupstream_auth crm\nreverse_proxy $API", i))); err != nil {
 			t.Fatal(err)
@@ -57,8 +46,7 @@ func TestReloads(t *testing.T) {
 		before := answered.Load()
 		eventually(t, "requests on the new config", func() bool { return answered.Load() > before+10 })
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	if p.auth.Requests() != 1 {
 		t.Errorf("%d token requests", p.auth.Requests())
 	}

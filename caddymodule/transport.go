@@ -33,8 +33,8 @@ func init() {
 type Transport struct {
 	Injection
 
-	// Upstreams are the hosts that may have the token: host, host:port, or
-	// *.example.com for any one label. Both the address that is dialled and
+	// Upstreams are the hosts that may have the token: host, host:port,
+	// *.example.com for any one label, or unix//path/to/socket. Both the address that is dialled and
 	// the Host that is sent have to be among them. Required where an upstream
 	// is dynamic or holds a placeholder. Default: any host that is configured.
 	Upstreams []string `json:"upstreams,omitempty"`
@@ -44,8 +44,9 @@ type Transport struct {
 	InsecureUpstream bool `json:"insecure_upstream,omitempty"`
 
 	// HealthChecks says whether active health checks carry the token: on (the
-	// default) or off. One that should and cannot, because no token is held, is
-	// not sent, and the upstream's health stays as it was.
+	// default) or off. One that should and cannot, because no token is held or
+	// the upstream may not have it, is not sent, and the upstream's health stays
+	// as it was.
 	HealthChecks string `json:"health_checks,omitempty"`
 
 	// HTTPTransport is Caddy's own transport, with its options.
@@ -84,7 +85,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.inject, err = t.Injection.provision(ctx); err != nil {
 		return err
 	}
-	t.keepFromHealthChecks(proxy)
+	t.setApart(proxy)
 	return t.HTTPTransport.Provision(ctx)
 }
 
@@ -148,10 +149,10 @@ func skipHealthCheck() { runtime.Goexit() }
 // unhealthy_status matches it.
 const ownStatus = 1000
 
-// keepFromHealthChecks has reverse_proxy restore the status of our own answers
-// after its passive health checks have looked at it: the upstream was not even
-// asked, and must not be counted as failed.
-func (t *Transport) keepFromHealthChecks(proxy *reverseproxy.Handler) {
+// setApart has reverse_proxy take our own answers for no upstream's, which was
+// not even asked: lb_retry_match does not look at them, and their status is
+// restored after the passive health checks have.
+func (t *Transport) setApart(proxy *reverseproxy.Handler) {
 	if proxy == nil {
 		return
 	}
