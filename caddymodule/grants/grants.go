@@ -8,6 +8,7 @@ package grants
 import (
 	"context"
 	"net/url"
+	"time"
 )
 
 // Namespace is where Caddy finds the grants; the inline key is "type".
@@ -21,8 +22,8 @@ type Grant interface {
 	// own parameter of that name is refused when the config is loaded.
 	Parameters() []string
 	// Prepare adds the grant's parameters to a request. It is called for each
-	// attempt, by one goroutine at a time. An error means that no request can
-	// be made; it must not hold a secret.
+	// attempt; calls may overlap. An error means that no request can be made;
+	// it must not hold a secret.
 	Prepare(ctx context.Context, r *Request) error
 }
 
@@ -33,8 +34,34 @@ type ClientAuthenticated interface {
 	RequiresClientAuth() bool
 }
 
+// Templated is a Grant some of whose options may hold placeholders of a request
+// ({http.request.*}): each distinct value then has a token of its own.
+type Templated interface {
+	// TemplateOptions are the JSON names of those options.
+	TemplateOptions() []string
+}
+
+// Refreshing is a Grant that spends a refresh token (RFC 6749 §6), which is
+// kept in Caddy's storage from one request to the next.
+type Refreshing interface {
+	// InitialRefreshToken is the one to begin with, as it was written,
+	// placeholders and all; "" where one is obtained by a login.
+	InitialRefreshToken() string
+	// RetryGrace is how long after an answer was lost the server takes the
+	// same refresh token again; 0 for not at all.
+	RetryGrace() time.Duration
+}
+
 // Request is a token request while it is being made.
 type Request struct {
+	// ClientID and TokenURL are resolved already; ClientID is "" where none is
+	// configured.
+	ClientID, TokenURL string
+	// Issuer is the server's issuer identifier, "" where a token_url is
+	// configured in its place.
+	Issuer string
+	// RefreshToken is the one to be spent, for a Refreshing grant.
+	RefreshToken string
 	// Params are the parameters of the request, to be added to.
 	Params url.Values
 	// Resolve replaces the placeholders in a configured value. A placeholder
@@ -43,4 +70,8 @@ type Request struct {
 	// Secret is Resolve for a value that must not be seen: the result is
 	// masked in whatever is logged.
 	Secret func(value string) (string, error)
+	// ReadFile reads a file whose path may hold placeholders. One that is
+	// missing, empty, a directory or larger than 1 MiB is an error that names
+	// it. When the file changes, a request that failed is made anew at once.
+	ReadFile func(path string) ([]byte, error)
 }
