@@ -57,6 +57,11 @@ type Failure struct {
 	Description string
 	// RetryAfter is how long the server asked to be left alone, 0 if it did not.
 	RetryAfter time.Duration
+	// Lost tells that the server may have done what was asked and that its
+	// answer did not come: the request was written and no complete answer was
+	// read, or the answer was a 500, 502, 504 or a 2xx that cannot be read. What
+	// can be spent only once may then have been spent.
+	Lost bool
 	// Err says in our own words what is wrong; nil where Status and Code say it.
 	Err error
 }

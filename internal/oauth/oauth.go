@@ -13,8 +13,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,37 +54,66 @@ type Request struct {
 	Header http.Header
 	// Fields say where in the answer the values are.
 	Fields Fields
+	// TokenType is the type that is asked for: Bearer unless set. With another
+	// one (DPoP) no other is taken, but for N_A (RFC 8693 §2.2.1), which stands
+	// beside Bearer.
+	TokenType string
 	// Secrets are masked in whatever is kept of the server's words.
 	Secrets []string
 }
 
 // Do sends the request and reads its answer. No redirect is followed: it would
 // take the secret to a server that nobody configured. The error is always a
-// *Failure.
+// *Failure. Beside one a Response may stand that holds a refresh token alone: a
+// server that rotated it and gave no usable access token.
 func (r *Request) Do(ctx context.Context, rt http.RoundTripper) (*Response, error) {
 	mask := newMask(r.Secrets)
+	a, failure := r.send(ctx, rt, mask)
+	if failure != nil {
+		return nil, failure
+	}
+	return r.read(a, mask)
+}
+
+// send sends the request and reads the whole answer.
+func (r *Request) send(ctx context.Context, rt http.RoundTripper, mask mask) (*answer, *Failure) {
 	req, err := r.build(ctx)
 	if err != nil {
 		return nil, &Failure{Kind: Refused, Err: mask.error(err)}
 	}
-	res, err := rt.RoundTrip(req)
+	var sent written
+	res, err := rt.RoundTrip(req.WithContext(sent.trace(ctx)))
 	if err != nil {
-		return nil, &Failure{Kind: Unreachable, Err: mask.error(transportError(ctx, err))}
+		return nil, &Failure{Kind: Unreachable, Lost: sent.maybe(), Err: mask.error(transportError(ctx, err))}
 	}
 	defer res.Body.Close()
 
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
 	if err != nil && isSuccess(res.StatusCode) {
-		return nil, &Failure{Kind: Unreachable, Status: res.StatusCode, Err: mask.error(fmt.Errorf("reading the answer: %w", transportError(ctx, err)))}
+		return nil, &Failure{Kind: Unreachable, Status: res.StatusCode, Lost: true, Err: mask.error(fmt.Errorf("reading the answer: %w", transportError(ctx, err)))}
 	}
-	return r.read(&answer{
+	return &answer{
 		status:      res.StatusCode,
 		contentType: res.Header.Get("Content-Type"),
 		retryAfter:  parseRetryAfter(res.Header.Get("Retry-After"), date(res.Header)),
 		date:        date(res.Header),
 		body:        body,
-	}, mask)
+	}, nil
 }
+
+// written knows whether a request may have reached the server.
+type written struct{ connected, failed atomic.Bool }
+
+func (w *written) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// a request is sent anew only if nothing of it was written before
+		GotConn:      func(httptrace.GotConnInfo) { w.connected.Store(true); w.failed.Store(false) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) { w.failed.Store(info.Err != nil) },
+	})
+}
+
+// maybe is true unless it is certain that the server has not got all of it.
+func (w *written) maybe() bool { return w.connected.Load() && !w.failed.Load() }
 
 func (r *Request) build(ctx context.Context) (*http.Request, error) {
 	u, err := url.Parse(r.URL)

@@ -20,6 +20,12 @@ type Response struct {
 	AccessToken string
 	// RefreshToken is "" where none came.
 	RefreshToken string
+	// IDToken is what stands in id_token (OpenID Connect Core §3.1.3.3), not
+	// verified; "" where none came.
+	IDToken string
+	// Binding is what the token is bound to, for whoever made the request; nil
+	// for a bearer token.
+	Binding any
 	// ExpiresIn is the lifetime counted from the request's sending, 0 where
 	// the answer holds none that can be used.
 	ExpiresIn time.Duration
@@ -67,37 +73,72 @@ type answer struct {
 func (r *Request) read(a *answer, m mask) (*Response, error) {
 	doc, parseErr := parse(a)
 	code, description := r.Fields.problem(doc, a.status)
-	failure := func(kind Kind, err error) error {
-		if err == nil && code == "" && len(a.body) > 0 {
-			err = parseErr // a page instead of an error object is worth saying
-		}
-		return &Failure{
-			Kind: kind, Status: a.status, Code: m.code(code), Description: m.description(description),
-			RetryAfter: a.retryAfter, Err: err,
-		}
+	failure := func(kind Kind, err error) *Failure {
+		return a.failure(m, kind, code, description, err)
+	}
+	if f := r.failed(a, doc, parseErr, m); f != nil {
+		return nil, f
 	}
 	switch {
-	case a.status == http.StatusRequestTimeout, a.status == http.StatusTooEarly,
-		a.status == http.StatusTooManyRequests, a.status >= 500,
-		code == "temporarily_unavailable", code == "server_error":
-		return nil, failure(Unreachable, nil)
-	case a.status >= 400:
-		return nil, failure(Refused, nil)
-	case a.status >= 300:
-		return nil, failure(Malformed, errors.New("a redirect, which is never followed with a secret"))
 	case a.status == http.StatusNoContent, a.status == http.StatusPartialContent, !isSuccess(a.status):
-		return nil, failure(Malformed, errors.New("no token in an answer of this status"))
+		f := failure(Malformed, errors.New("no token in an answer of this status"))
+		f.Lost = isSuccess(a.status)
+		return nil, f
 	case parseErr != nil:
-		return nil, failure(Malformed, parseErr)
+		f := failure(Malformed, parseErr)
+		f.Lost = true
+		return nil, f
 	}
 	res, err := r.token(doc, a)
 	switch {
 	case code != "" && (err != nil || r.Fields.Error != "" || word(doc["error"]) != ""):
 		return nil, failure(Refused, nil)
 	case err != nil:
-		return nil, failure(Malformed, err)
+		return r.refreshTokenAlone(doc), failure(Malformed, err)
 	}
 	return res, nil // beside a good token, a vendor's code is one of success
+}
+
+// refreshTokenAlone saves what a bad answer holds of use.
+func (r *Request) refreshTokenAlone(doc document) *Response {
+	if t := r.refreshToken(doc); t != "" {
+		return &Response{RefreshToken: t}
+	}
+	return nil
+}
+
+func (r *Request) refreshToken(doc document) string {
+	t, _ := doc.lookup(or(r.Fields.RefreshToken, "refresh_token")).(string)
+	return t
+}
+
+// failed sorts what is no success by its status alone.
+func (r *Request) failed(a *answer, doc document, parseErr error, m mask) *Failure {
+	code, description := r.Fields.problem(doc, a.status)
+	var page error
+	if code == "" && len(a.body) > 0 {
+		page = parseErr // a page instead of an error object is worth saying
+	}
+	switch {
+	case a.status == http.StatusRequestTimeout, a.status == http.StatusTooEarly,
+		a.status == http.StatusTooManyRequests, a.status >= 500,
+		code == "temporarily_unavailable", code == "server_error":
+		f := a.failure(m, Unreachable, code, description, page)
+		f.Lost = a.status == http.StatusInternalServerError || a.status == http.StatusBadGateway || a.status == http.StatusGatewayTimeout
+		return f
+	case a.status >= 400:
+		return a.failure(m, Refused, code, description, page)
+	case a.status >= 300:
+		return a.failure(m, Malformed, code, description, errors.New("a redirect, which is never followed with a secret"))
+	}
+	return nil
+}
+
+func (a *answer) failure(m mask, kind Kind, code, description string, err error) *Failure {
+	return &Failure{
+		Kind: kind, Status: a.status, Code: m.code(code), Description: m.description(description),
+		RetryAfter: a.retryAfter, Err: err,
+	}
 }
 
 func (r *Request) token(doc document, a *answer) (*Response, error) {
@@ -106,11 +147,12 @@ func (r *Request) token(doc document, a *answer) (*Response, error) {
 	if res.AccessToken, err = accessToken(doc, or(r.Fields.AccessToken, "access_token")); err != nil {
 		return nil, err
 	}
-	if err := checkType(doc, or(r.Fields.TokenType, "token_type")); err != nil {
+	if err := r.checkType(doc, or(r.Fields.TokenType, "token_type")); err != nil {
 		return nil, err
 	}
 	res.Bearer = isB64Token(res.AccessToken)
-	res.RefreshToken, _ = doc.lookup(or(r.Fields.RefreshToken, "refresh_token")).(string)
+	res.RefreshToken = r.refreshToken(doc)
+	res.IDToken, _ = doc.lookup("id_token").(string)
 	res.ExpiresIn, res.RefreshIn = r.Fields.lifetime(doc, res.AccessToken, a.date)
 	requested := strings.Fields(r.Params.Get("scope"))
 	if res.Scopes = scopes(doc.lookup("scope"), requested); res.Scopes != nil {
@@ -142,19 +184,27 @@ func accessToken(doc document, path string) (string, error) {
 	}
 }
 
-// checkType refuses a token that a bearer header cannot carry (RFC 6749 §7.1).
-// A missing type is a bearer token; BearerToken is Apigee's word for it.
-func checkType(doc document, path string) error {
-	switch v := doc.lookup(path).(type) {
-	case nil:
-		return nil
-	case string:
-		switch strings.ToLower(v) {
-		case "", "bearer", "bearertoken":
+// checkType refuses a token of another type than was asked for (RFC 6749
+// §7.1). A missing type is a bearer token; BearerToken is Apigee's word for it.
+// A bearer token in place of a bound one would be a downgrade (RFC 9449 §5).
+func (r *Request) checkType(doc document, path string) error {
+	v := doc.lookup(path)
+	given, isString := v.(string)
+	wanted := r.TokenType
+	if wanted == "" || wanted == "N_A" {
+		given = strings.ToLower(given)
+		switch {
+		case v == nil, isString && slices.Contains([]string{"", "bearer", "bearertoken"}, given):
+			return nil
+		case wanted == "N_A" && given == "n_a":
 			return nil
 		}
+		wanted = "Bearer"
 	}
-	return fmt.Errorf("%s is not Bearer", path)
+	if strings.EqualFold(given, wanted) {
+		return nil
+	}
+	return fmt.Errorf("%s is not %s", path, wanted)
 }
 
 // isB64Token tells whether a token is one of RFC 6750 §2.1.
