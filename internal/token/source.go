@@ -3,7 +3,6 @@ package token
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"time"
 
@@ -23,16 +22,20 @@ const (
 // Requester makes one token request. Its error is an *oauth.Failure, or is
 // taken for one that was refused: a request that could not be made.
 type Requester interface {
-	Request(ctx context.Context) (*oauth.Response, error)
-	// Stale tells whether a file that the last request was made from has
-	// changed since: then a failed one is worth repeating at once.
+	// Request is told whether a valid token is held meanwhile.
+	Request(ctx context.Context, held bool) (*oauth.Response, error)
+	// Stale tells whether what the last request was made from has changed
+	// since, a file or a stored refresh token: then a failed one is worth
+	// repeating at once.
 	Stale() bool
 }
 
-// Observer is told what happens to a source. The calls for one source come one
-// at a time, in order, and must not block.
+// Observer is told what happens to a source, or to the values of a table. The
+// calls for one source, and those for all values of one table, come one at a
+// time, in order. They must not block, nor call the source or table.
 type Observer interface {
 	Attempted(Attempt)
+	// Expired is told that the token in use has ended and no new one has come.
 	Expired(Snapshot)
 }
 
@@ -53,15 +56,12 @@ var ErrClosed = errors.New("the credential is no longer configured")
 
 // Source holds the access token of one credential and keeps it fresh.
 type Source struct {
-	held      held
+	held held
+	alarm
 	policy    Policy
 	scheduler *Scheduler
 	observer  Observer
 	random    random
-
-	// of the scheduler, under its lock
-	wakeAt    instant
-	heapIndex int
 
 	mu        sync.Mutex
 	requester Requester
@@ -87,7 +87,6 @@ func NewSource(policy Policy, scheduler *Scheduler, observer Observer) *Source {
 		scheduler: scheduler,
 		observer:  observer,
 		random:    defaultRandom,
-		heapIndex: -1,
 		settled:   make(chan struct{}),
 	}
 }
@@ -150,12 +149,7 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	ctx, stop := context.WithTimeout(ctx, s.policy.Timeout)
 	defer stop()
 
-	asleep := s.slept()
-	sent := now()
-	res, err := r.Request(ctx)
-	arrived := now()
-	// A lifetime counts from the sending, through a suspended machine too.
-	sent = sent.add(asleep - s.slept())
+	res, sent, arrived, err := s.scheduler.ask(ctx, r, s.held.load() != nil)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,42 +171,10 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	s.announce()
 }
 
-func (s *Source) slept() time.Duration {
-	if s.scheduler.Slept == nil {
-		return 0
-	}
-	return s.scheduler.Slept()
-}
-
 // succeed publishes what came, unless it is of no use.
 func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool, err error) {
-	t := &Token{
-		Value: res.AccessToken, sent: sent, took: arrived.sub(sent),
-		scopes: res.Scopes, missing: res.Missing,
-	}
-	before := s.last
-	same = before != nil && before.Value == t.Value
-
-	life := res.ExpiresIn
-	switch {
-	case life > 0:
-		t.end = sent.add(life)
-	case same && !before.assumed:
-		t.end = before.end // nothing new is known of it
-	default:
-		life, t.assumed = s.policy.DefaultLifetime, true
-		t.end = sent.add(life)
-	}
-
-	var p plan
-	if same && !t.assumed && t.end.sub(before.end) <= sameEnd+before.took {
-		t.first = before.first
-		p = s.policy.running(t, arrived, s.random)
-	} else {
-		t.first = t.end.sub(sent)
-		p = s.policy.fresh(t, res.RefreshIn, arrived, s.random)
-	}
-	t.until = p.until
+	t, due := s.policy.take(res, s.last, sent, arrived, s.random)
+	same = s.last != nil && s.last.Value == t.Value
 	if arrived >= t.until {
 		// One that is handed out to its very end is worth asking for after it.
 		s.floor = max(s.floor, min(t.end.add(rounding), arrived.add(rounding)))
@@ -222,29 +184,34 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 	s.held.p.Store(t)
 	s.last, s.lapsed = t, false
 	s.failures, s.failure, s.floor = 0, nil, 0
-	s.next = p.due
+	s.next = due
 	s.obtained = time.Now()
 	return same, nil
 }
-
-// sameEnd is by how much two answers about one token may differ and still
-// mean the same end.
-const sameEnd = 2 * rounding
 
 var errTooSlow = errors.New("the token had expired when it arrived")
 
 // fail notes a failure and when the next request may be made.
 func (s *Source) fail(err error, at instant) {
-	f, ok := errors.AsType[*oauth.Failure](err)
-	if !ok {
-		f = &oauth.Failure{Kind: oauth.Refused, Err: err}
-	}
+	f := asFailure(err)
 	s.failures++
 	s.failure = f
 	if f.RetryAfter > 0 {
 		s.floor = at.add(retryAfter(f.RetryAfter, s.random))
 	}
-	s.next = max(at.add(backoff(f.Kind, s.failures, s.held.load() != nil, s.random)), s.floor)
+	t := s.held.load()
+	s.next = max(at.add(backoff(f.Kind, s.failures, t != nil, s.random)), s.floor)
+	if t != nil && errors.Is(f, errResting) {
+		s.next = max(s.next, t.until)
+	}
+}
+
+// asFailure takes an error for a request that could not be made.
+func asFailure(err error) *oauth.Failure {
+	if f, ok := errors.AsType[*oauth.Failure](err); ok {
+		return f
+	}
+	return asRefused(err)
 }
 
 // announce wakes all who wait.
@@ -259,7 +226,6 @@ func (s *Source) reschedule() {
 	if s.closed {
 		return
 	}
-	const never = instant(math.MaxInt64)
 	at := never
 	if s.inFlight == nil {
 		at = s.next
@@ -334,10 +300,9 @@ func (s *Source) clockMoved(slept time.Duration) {
 		return
 	}
 	if slept > 0 {
-		t := *s.last
-		t.sent, t.end, t.until = t.sent.add(-slept), t.end.add(-slept), t.until.add(-slept)
-		s.held.p.CompareAndSwap(s.last, &t)
-		s.last = &t
+		t := s.last.earlier(slept)
+		s.held.p.CompareAndSwap(s.last, t)
+		s.last = t
 	}
 	s.floor = s.floor.add(-slept)
 	if s.failure == nil || slept > 0 {

@@ -22,7 +22,7 @@ type server struct {
 	peak, in int
 }
 
-func (s *server) Request(ctx context.Context) (*oauth.Response, error) {
+func (s *server) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
 	s.mu.Lock()
 	s.requests = append(s.requests, time.Now())
 	n, delay, answer := len(s.requests), s.delay, s.answer
