@@ -51,6 +51,9 @@ func (m *ClientSecretBasic) Validate() error {
 // Parameters implements Method.
 func (*ClientSecretBasic) Parameters() []string { return []string{"client_id", "client_secret"} }
 
+// RegisteredNames implements Registered.
+func (*ClientSecretBasic) RegisteredNames() []string { return []string{"client_secret_basic"} }
+
 // HeaderFields implements HeaderSetter.
 func (*ClientSecretBasic) HeaderFields() []string { return []string{"Authorization"} }
 
@@ -104,6 +107,7 @@ var (
 	_ Method                = (*ClientSecretBasic)(nil)
 	_ HeaderSetter          = (*ClientSecretBasic)(nil)
 	_ SecretHolder          = (*ClientSecretBasic)(nil)
+	_ Registered            = (*ClientSecretBasic)(nil)
 	_ caddy.Validator       = (*ClientSecretBasic)(nil)
 	_ caddyfile.Unmarshaler = (*ClientSecretBasic)(nil)
 )

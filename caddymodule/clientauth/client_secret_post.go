@@ -39,6 +39,9 @@ func (m *ClientSecretPost) Validate() error {
 // Parameters implements Method.
 func (*ClientSecretPost) Parameters() []string { return []string{"client_id", "client_secret"} }
 
+// RegisteredNames implements Registered.
+func (*ClientSecretPost) RegisteredNames() []string { return []string{"client_secret_post"} }
+
 // ConfiguredSecret implements SecretHolder.
 func (m *ClientSecretPost) ConfiguredSecret() string { return m.Secret }
 
@@ -70,6 +73,7 @@ func (m *ClientSecretPost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ Method                = (*ClientSecretPost)(nil)
 	_ SecretHolder          = (*ClientSecretPost)(nil)
+	_ Registered            = (*ClientSecretPost)(nil)
 	_ caddy.Validator       = (*ClientSecretPost)(nil)
 	_ caddyfile.Unmarshaler = (*ClientSecretPost)(nil)
 )

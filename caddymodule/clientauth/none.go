@@ -26,9 +26,14 @@ func (None) CaddyModule() caddy.ModuleInfo {
 // Parameters implements Method.
 func (None) Parameters() []string { return []string{"client_id"} }
 
+// RegisteredNames implements Registered.
+func (None) RegisteredNames() []string { return []string{"none"} }
+
 // Authenticate implements Method.
 func (None) Authenticate(_ context.Context, r *Request) error {
-	r.Params.Set("client_id", r.ClientID)
+	if r.ClientID != "" { // else the grant names the client
+		r.Params.Set("client_id", r.ClientID)
+	}
 	return nil
 }
 
@@ -50,5 +55,6 @@ func (None) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Interface guards
 var (
 	_ Method                = (*None)(nil)
+	_ Registered            = (*None)(nil)
 	_ caddyfile.Unmarshaler = (*None)(nil)
 )

@@ -52,6 +52,22 @@ type Refreshing interface {
 	RetryGrace() time.Duration
 }
 
+// Exchanging is a Grant that may exchange the bearer token that a request
+// brings (RFC 8693): each such token then has one of its own.
+type Exchanging interface {
+	// FromRequest tells whether it does.
+	FromRequest() bool
+	// SubjectAudience is what that token has to be meant for, "" for anything.
+	SubjectAudience() string
+}
+
+// Identifying is a Grant that names the client by itself, so that client_id may
+// be left out.
+type Identifying interface {
+	// ClientIDOptional tells whether client_id need not be configured.
+	ClientIDOptional() bool
+}
+
 // Request is a token request while it is being made.
 type Request struct {
 	// ClientID and TokenURL are resolved already; ClientID is "" where none is
@@ -62,6 +78,9 @@ type Request struct {
 	Issuer string
 	// RefreshToken is the one to be spent, for a Refreshing grant.
 	RefreshToken string
+	// SubjectToken is the bearer token that the client sent, for a grant that
+	// exchanges it.
+	SubjectToken string
 	// Params are the parameters of the request, to be added to.
 	Params url.Values
 	// Resolve replaces the placeholders in a configured value. A placeholder
