@@ -1,10 +1,9 @@
 package authserver
 
 import (
-	"crypto/subtle"
 	"encoding/json"
+	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,7 @@ import (
 const TokenPath = "/token"
 
 // standard is RFC 6749 as it is written.
-var standard = dialect{path: TokenPath, refuse: refuseStandard}
+var standard = dialect{path: TokenPath, authorize: AuthorizePath, whole: true, refuse: asRFC}
 
 // refusal is an error answer (RFC 6749 §5.2).
 type refusal struct {
@@ -23,6 +22,8 @@ type refusal struct {
 	// basic is true for a client that tried the Authorization header and failed:
 	// such a one must be told with 401 and a challenge.
 	basic bool
+	// stranger is true for a client that is not known at all.
+	stranger bool
 }
 
 func refuse(code, description string) *refusal {
@@ -38,118 +39,205 @@ func refuseStandard(w http.ResponseWriter, no *refusal) {
 	writeJSON(w, status, map[string]any{"error": no.code, "error_description": no.description})
 }
 
-// grant answers a token request as a healthy server does.
-func (s *Server) grant(w http.ResponseWriter, r Request) {
-	scope, no := s.check(r)
+// asRFC is refuseStandard, for a dialect.
+func asRFC(w http.ResponseWriter, _ Request, no *refusal) { refuseStandard(w, no) }
+
+// asker is a token request whose client is known.
+type asker struct {
+	Request
+	terms terms
+}
+
+// given is what a token request brings.
+type given struct {
+	token *token
+	left  time.Duration
+	fresh bool // false if the token was running already
+	// refresh is the refresh token to answer, "" for none.
+	refresh string
+	// user is true if somebody logged in for it. nonce is what the ID token then
+	// repeats, "" for nothing.
+	user  bool
+	nonce string
+	// members are further ones of the answer, or take the place of others.
+	members map[string]any
+}
+
+// grants are the grant types, each with what decides on a request.
+var grants = map[string]func(*Server, asker) (given, *refusal){
+	"client_credentials": (*Server).clientCredentials,
+	"authorization_code": (*Server).authorizationCode,
+	deviceGrant:          (*Server).deviceCode,
+	jwtBearerGrant:       (*Server).jwtBearer,
+	exchangeGrant:        (*Server).exchange,
+	"refresh_token":      (*Server).refresh,
+}
+
+// offers tells whether there is what a grant type needs.
+func (s *Server) offers(grantType string) bool {
+	if grants[grantType] == nil || len(s.config.Grants) > 0 && !slices.Contains(s.config.Grants, grantType) {
+		return false
+	}
+	switch grantType {
+	case "authorization_code":
+		return s.dialect.authorize != ""
+	case deviceGrant:
+		return s.dialect.whole
+	case jwtBearerGrant:
+		return s.config.Assertion != "" || len(s.config.AssertionKeys.Keys) > 0
+	case exchangeGrant:
+		return s.config.SubjectTokens != nil
+	case "refresh_token":
+		return s.config.RefreshTokens
+	default:
+		return true
+	}
+}
+
+// token answers a token request as a healthy server does.
+func (s *Server) token(w http.ResponseWriter, r Request, err error) {
+	if s.dialect.words != nil && err == nil {
+		err = s.dialect.words(&r)
+	}
+	if s.dialect.contentType != "" {
+		w.Header().Set("Content-Type", s.dialect.contentType)
+	}
+	g, no := s.give(r, err)
+	if nonce := s.proofs.tells(s.config.nonceRule(), no); nonce != "" {
+		w.Header().Set("DPoP-Nonce", nonce)
+	}
 	if no != nil {
-		s.dialect.refuse(w, no)
+		s.dialect.refuse(w, r, no)
 		return
 	}
-	tok, left, fresh := s.tokens.issue(scope)
-	if fresh && s.config.OnIssue != nil {
-		s.config.OnIssue(tok.n, left)
+	if g.fresh && s.config.OnIssue != nil {
+		s.config.OnIssue(g.token.n, g.left)
 	}
 	answer := map[string]any{
-		"access_token": tok.text,
+		"access_token": g.token.text,
 		"token_type":   "Bearer",
-		"expires_in":   int64(left / time.Second),
+		"expires_in":   int64(g.left / time.Second),
 	}
-	if scope != "" {
-		answer["scope"] = scope
+	if g.token.key != "" {
+		answer["token_type"] = "DPoP"
+	}
+	if g.token.scope != "" {
+		answer["scope"] = g.token.scope
+	}
+	if g.refresh != "" {
+		answer["refresh_token"] = g.refresh
+	}
+	maps.Copy(answer, g.members)
+	if id := s.idToken(r, g); id != "" {
+		answer["id_token"] = id
 	}
 	if s.dialect.answer != nil {
 		s.dialect.answer(answer)
 	}
+	if s.dialect.wrap != nil {
+		answer = s.dialect.wrap(answer)
+	}
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// check returns the scope to grant, or why there is nothing to grant.
-func (s *Server) check(r Request) (scope string, no *refusal) {
+// give returns what a request brings, or why it brings nothing.
+func (s *Server) give(r Request, err error) (given, *refusal) {
+	if no := wellFormed(r, err); no != nil {
+		return given{}, no
+	}
+	method := None
+	var no *refusal
+	if !anonymous(r) {
+		if method, no = s.authenticate(r); no != nil {
+			return given{}, no
+		}
+	}
+	grantType := r.Form.Get("grant_type")
+	if grantType == "" {
+		return given{}, refuse("invalid_request", "grant_type is missing")
+	}
+	if !s.offers(grantType) {
+		return given{}, refuse("unsupported_grant_type", "that grant type is not known here")
+	}
+	on := s.termsOf(r, method)
+	if on.key, no = s.prove(r); no != nil {
+		return given{}, no
+	}
+	if s.dialect.check != nil {
+		if no := s.dialect.check(s, r); no != nil {
+			return given{}, no
+		}
+	}
+	return grants[grantType](s, asker{Request: r, terms: on})
+}
+
+// wellFormed checks a request that a client sends as a form.
+func wellFormed(r Request, err error) *refusal {
+	if err != nil {
+		return refuse("invalid_request", "the body cannot be read as a form")
+	}
 	for name, values := range r.Form {
 		// RFC 6749 §3.2; RFC 8707 §2 and RFC 8693 §2.1 let these two repeat
 		if len(values) > 1 && name != "resource" && name != "audience" {
-			return "", refuse("invalid_request", "a parameter is repeated")
+			return refuse("invalid_request", "a parameter is repeated")
 		}
 	}
-	if no := s.authenticate(r); no != nil {
-		return "", no
+	return nil
+}
+
+// admit checks such a request, and its client.
+func (s *Server) admit(r Request, err error) *refusal {
+	if no := wellFormed(r, err); no != nil {
+		return no
 	}
-	switch r.Form.Get("grant_type") {
-	case "client_credentials":
-	case "":
-		return "", refuse("invalid_request", "grant_type is missing")
-	default:
-		return "", refuse("unsupported_grant_type", "only client_credentials is known here")
+	_, no := s.authenticate(r)
+	return no
+}
+
+// termsOf is what an access token takes from the request for it. Its issuer
+// tells tokens apart only where they say it.
+func (s *Server) termsOf(r Request, method string) terms {
+	on := terms{public: method == None}
+	if s.config.JWT {
+		on.issuer = s.issuer(r)
 	}
+	if cert := certificate(r.TLS); s.config.BindCertificates && cert != nil {
+		on.cert = Thumbprint(cert)
+	}
+	return on
+}
+
+// clientCredentials is RFC 6749 §4.4.
+func (s *Server) clientCredentials(a asker) (given, *refusal) {
+	scope, no := s.scope(a.Form.Get("scope"))
+	if no != nil {
+		return given{}, no
+	}
+	return s.issue(rights{scope: scope}, a), nil
+}
+
+// issue gives an access token that belongs to no login.
+func (s *Server) issue(r rights, a asker) given {
+	tok, left, fresh := s.tokens.issue(r, a.terms)
+	return given{token: tok, left: left, fresh: fresh}
+}
+
+// scope returns the scope to grant to one who asks for wanted.
+func (s *Server) scope(wanted string) (scope string, no *refusal) {
 	if s.dialect.scope != "" {
 		return s.dialect.scope, nil
 	}
-	wanted := strings.Fields(r.Form.Get("scope"))
-	if len(wanted) == 0 {
+	scopes := strings.Fields(wanted)
+	if len(scopes) == 0 {
 		// RFC 6749 §3.3: a default
-		wanted = s.config.Scopes
+		scopes = s.config.Scopes
 	}
-	for _, scope := range wanted {
+	for _, scope := range scopes {
 		if len(s.config.Scopes) > 0 && !slices.Contains(s.config.Scopes, scope) {
 			return "", refuse("invalid_scope", "this client may not have that scope")
 		}
 	}
-	return strings.Join(wanted, " "), nil
-}
-
-// authenticate checks the client (RFC 6749 §2.3). A parameter without a value
-// counts as left out (§3.2).
-func (s *Server) authenticate(r Request) *refusal {
-	header := r.Header.Get("Authorization") != ""
-	id, secret := r.Form.Get("client_id"), r.Form.Get("client_secret")
-	if header && (secret != "" || r.Form.Get("client_assertion") != "") {
-		return refuse("invalid_request", "more than one client authentication")
-	}
-	var known bool
-	switch {
-	case header:
-		known = s.accepts(Basic) && r.Basic && s.knowsBasic(r.BasicUser, r.BasicPassword) &&
-			(id == "" || id == s.config.ClientID)
-	case secret != "":
-		known = s.accepts(Post) && s.knows(id, secret)
-	default:
-		known = s.accepts(None) && s.knows(id, s.config.ClientSecret)
-	}
-	if known {
-		return nil
-	}
-	no := refuse("invalid_client", "unknown client, wrong secret, or a method not accepted here")
-	no.basic = header
-	return no
-}
-
-func (s *Server) accepts(method string) bool {
-	return slices.Contains(s.config.Methods, method)
-}
-
-// knowsBasic looks at the id and secret of a Basic header in the encodings that
-// are accepted: servers differ, and the strict ones take only one.
-func (s *Server) knowsBasic(id, secret string) bool {
-	if s.config.BasicEncoding != "form" && s.knows(id, secret) {
-		return true
-	}
-	if s.config.BasicEncoding == "raw" {
-		return false
-	}
-	formID, err := url.QueryUnescape(id)
-	if err != nil {
-		return false
-	}
-	formSecret, err := url.QueryUnescape(secret)
-	return err == nil && s.knows(formID, formSecret)
-}
-
-func (s *Server) knows(id, secret string) bool {
-	return s.config.ClientID != "" && equal(id, s.config.ClientID) && equal(secret, s.config.ClientSecret)
-}
-
-func equal(a, b string) bool {
-	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+	return strings.Join(scopes, " "), nil
 }
 
 // writeJSON writes an answer that no cache may keep (RFC 6749 §5.1).
@@ -159,7 +247,9 @@ func writeJSON(w http.ResponseWriter, status int, members map[string]any) {
 		http.Error(w, "the answer cannot be written as JSON", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")
 	w.WriteHeader(status)

@@ -42,7 +42,7 @@ var oneAccessCodes = map[string]string{
 }
 
 // refuseOneAccess answers every error with 400, that of a bad client too.
-func refuseOneAccess(w http.ResponseWriter, no *refusal) {
+func refuseOneAccess(w http.ResponseWriter, _ Request, no *refusal) {
 	writeJSON(w, http.StatusBadRequest, map[string]any{
 		"error_code": oneAccessCodes[no.code],
 		"error_msg":  no.description,

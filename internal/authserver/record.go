@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"mime"
 	"net/http"
@@ -26,6 +27,8 @@ type Request struct {
 	Path     string
 	RawQuery string
 	Header   http.Header
+	// TLS is what is known of the connection, nil without TLS.
+	TLS *tls.ConnectionState
 	// Body is the body as it was sent, and Form its parameters if it was a form.
 	Body string
 	Form url.Values
@@ -55,6 +58,7 @@ func readRequest(w http.ResponseWriter, r *http.Request) (Request, error) {
 		Path:     r.URL.Path,
 		RawQuery: r.URL.RawQuery,
 		Header:   r.Header.Clone(),
+		TLS:      r.TLS,
 	}
 	request.BasicUser, request.BasicPassword, request.Basic = r.BasicAuth()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

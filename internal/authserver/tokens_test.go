@@ -119,19 +119,19 @@ func TestForgetting(t *testing.T) {
 		most := 0
 		for range 24 * 60 * 60 / 10 {
 			wait(10 * time.Second)
-			s.tokens.issue("")
+			s.tokens.issue(rights{}, terms{})
 			most = max(most, len(s.tokens.byText))
 		}
 		if most > minSweep {
 			t.Errorf("%d tokens were held at once", most)
 		}
-		last, _, _ := s.tokens.issue("")
+		last, _, _ := s.tokens.issue(rights{}, terms{})
 		if _, err := s.Verify(first); !errors.Is(err, ErrUnknown) {
 			t.Errorf("a token of yesterday: %v", err)
 		}
 		wait(forgetAfter)
 		s.tokens.sweepAt = 0 // now, and not when their number has doubled
-		s.tokens.issue("")
+		s.tokens.issue(rights{}, terms{})
 		if _, err := s.Verify(last.text); !errors.Is(err, ErrExpired) {
 			t.Errorf("a token that ended lately: %v", err)
 		}

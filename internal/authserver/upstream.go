@@ -11,17 +11,26 @@ import (
 	"time"
 )
 
-// Upstream is an API that demands a bearer token (RFC 6750) of one Server, and
-// tells what it was sent, but for the token. It is an http.Handler.
+// Upstream is an API that demands a token of one Server, and tells what it was
+// sent, but for the token. A token that is bound to a key comes with the scheme
+// DPoP and a proof (RFC 9449 §7), another as a bearer token (RFC 6750). It is an
+// http.Handler.
 type Upstream struct {
 	// Header is where the token stands. Default: Authorization.
 	Header string
 	// Scheme stands before it; "" is none, and no blank. Default: Bearer.
 	Scheme string
+	// Nonces demands a nonce in each proof. One is taken NonceUses times, or for
+	// ever if that is 0, and NonceKeep older ones still are. NonceQuiet tells
+	// the newest with a refusal alone, and not with every answer.
+	Nonces               bool
+	NonceUses, NonceKeep int
+	NonceQuiet           bool
 	// Switch sets faults, as it does for a Server.
 	Switch
 
 	server   *Server
+	proofs   proofs
 	counts   [kinds]atomic.Int64
 	smallest atomic.Int64
 }
@@ -36,13 +45,16 @@ const (
 	expired
 	revoked
 	unknown
+	unbound
+	badProof
+	challenged
 	kinds
 )
 
 // NewUpstream returns an API that accepts the tokens of s. Change its fields
 // before it serves.
 func NewUpstream(s *Server) *Upstream {
-	u := &Upstream{Header: "Authorization", Scheme: "Bearer", server: s}
+	u := &Upstream{Header: "Authorization", Scheme: "Bearer", server: s, proofs: newProofs()}
 	u.smallest.Store(math.MaxInt64)
 	return u
 }
@@ -59,55 +71,71 @@ func (u *Upstream) echo(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body cannot be read", http.StatusBadRequest)
 		return
 	}
-	text, kind := u.credential(r)
+	text, dpop, kind := u.credential(r)
 	if kind != accepted {
-		u.deny(w, kind)
+		u.deny(w, kind, dpop)
 		return
 	}
-	n, left, err := u.server.tokens.verify(text)
+	var thumbprint string
+	if dpop {
+		var no *refusal
+		thumbprint, no = u.proveUpstream(r, text)
+		u.tellNonce(w, no)
+		if no != nil {
+			u.denyProof(w, no)
+			return
+		}
+	}
+	tok, left, err := u.server.tokens.verify(text)
 	switch {
 	case errors.Is(err, ErrExpired):
-		u.deny(w, expired)
+		u.deny(w, expired, dpop)
 	case errors.Is(err, ErrRevoked):
-		u.deny(w, revoked)
+		u.deny(w, revoked, dpop)
 	case err != nil:
-		u.deny(w, unknown)
+		u.deny(w, unknown, dpop)
+	case tok.key != thumbprint || !showsCertificate(r, tok):
+		u.deny(w, unbound, dpop)
 	default:
 		u.counts[accepted].Add(1)
 		u.sawLeft(left)
-		writeJSON(w, http.StatusOK, u.report(r, text, n, left, size))
+		writeJSON(w, http.StatusOK, u.report(r, tok, left, size))
 	}
 }
 
-// credential finds the token. Another scheme is no token (RFC 6750 §3.1), and
-// two headers are a request that someone put a second token on.
-func (u *Upstream) credential(r *http.Request) (text string, k kind) {
+// credential finds the token, and tells whether it came with the scheme DPoP.
+// Another scheme is no token (RFC 6750 §3.1), and two headers are a request that
+// someone put a second token on.
+func (u *Upstream) credential(r *http.Request) (text string, dpop bool, k kind) {
 	values := r.Header.Values(u.Header)
 	if len(values) > 1 {
-		return "", malformed
+		return "", false, malformed
 	}
 	if len(values) == 0 || values[0] == "" {
-		return "", missing
+		return "", false, missing
 	}
 	if u.Scheme == "" {
-		return values[0], accepted
+		return values[0], false, accepted
 	}
 	scheme, text, found := strings.Cut(values[0], " ")
-	if !found || text == "" || !strings.EqualFold(scheme, u.Scheme) {
-		return "", missing
+	dpop = strings.EqualFold(scheme, "DPoP")
+	if !found || text == "" || !dpop && !strings.EqualFold(scheme, u.Scheme) {
+		return "", false, missing
 	}
-	return text, accepted
+	return text, dpop, accepted
 }
 
-// deny answers as RFC 6750 §3 says.
-func (u *Upstream) deny(w http.ResponseWriter, k kind) {
+// deny answers as RFC 6750 §3 says, or RFC 9449 §7.1.
+func (u *Upstream) deny(w http.ResponseWriter, k kind, dpop bool) {
 	u.counts[k].Add(1)
 	challenge, status := `Bearer realm="demo"`, http.StatusUnauthorized
-	switch k {
-	case missing:
-	case malformed:
+	switch {
+	case k == missing:
+	case k == malformed:
 		status = http.StatusBadRequest
 		challenge += `, error="invalid_request", error_description="more than one credential"`
+	case dpop:
+		challenge = dpopChallenge("invalid_token", "the token is "+reasons[k])
 	default:
 		challenge += `, error="invalid_token", error_description="the token is ` + reasons[k] + `"`
 	}
@@ -115,12 +143,12 @@ func (u *Upstream) deny(w http.ResponseWriter, k kind) {
 	w.WriteHeader(status)
 }
 
-var reasons = map[kind]string{expired: "expired", revoked: "revoked", unknown: "unknown"}
+var reasons = map[kind]string{expired: "expired", revoked: "revoked", unknown: "unknown", unbound: "bound to another key or certificate"}
 
 // report is the answer to an accepted request. The token's text is taken out
 // wherever it stands.
-func (u *Upstream) report(r *http.Request, text string, n int, left time.Duration, size int64) map[string]any {
-	redact := strings.NewReplacer(text, "[redacted]")
+func (u *Upstream) report(r *http.Request, tok *token, left time.Duration, size int64) map[string]any {
+	redact := strings.NewReplacer(tok.text, "[redacted]")
 	header := make(http.Header, len(r.Header))
 	for name, values := range r.Header {
 		for _, value := range values {
@@ -132,15 +160,19 @@ func (u *Upstream) report(r *http.Request, text string, n int, left time.Duratio
 			header.Set(name, "[redacted]")
 		}
 	}
-	return map[string]any{
+	report := map[string]any{
 		"method":             r.Method,
 		"path":               redact.Replace(r.URL.Path),
 		"host":               redact.Replace(r.Host),
-		"token":              "#" + strconv.Itoa(n),
+		"token":              "#" + strconv.Itoa(tok.n),
 		"token_left_seconds": float64(left.Milliseconds()) / 1000,
 		"headers":            header,
 		"body_bytes":         size,
 	}
+	if tok.subject != "" {
+		report["subject"] = tok.subject
+	}
+	return report
 }
 
 func (u *Upstream) sawLeft(left time.Duration) {
@@ -178,6 +210,10 @@ func (u *Upstream) Revoked() int { return u.count(revoked) }
 
 // Unknown is the number of requests with a token that was never issued.
 func (u *Upstream) Unknown() int { return u.count(unknown) }
+
+// Unbound is the number of requests with a token that is bound to another key
+// or certificate than that of the request.
+func (u *Upstream) Unbound() int { return u.count(unbound) }
 
 func (u *Upstream) count(k kind) int { return int(u.counts[k].Load()) }
 

@@ -168,7 +168,7 @@ func TestUpstreamAtOnce(t *testing.T) {
 
 func BenchmarkUpstream(b *testing.B) {
 	s := New(Config{ClientID: client, ClientSecret: secret})
-	tok, _, _ := s.tokens.issue("")
+	tok, _, _ := s.tokens.issue(rights{}, terms{})
 	u := NewUpstream(s)
 	for b.Loop() {
 		call(u, "Authorization", "Bearer "+tok.text)
