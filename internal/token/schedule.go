@@ -48,6 +48,42 @@ type plan struct {
 	due   instant // when the next request is made
 }
 
+// take makes a token of an answer and plans it. before is the newest one so far,
+// nil if there was none.
+func (p *Policy) take(res *oauth.Response, before *Token, sent, arrived instant, rnd random) (*Token, instant) {
+	t := &Token{Value: res.AccessToken, Binding: res.Binding, sent: sent, took: arrived.sub(sent)}
+	if res.Scopes != nil {
+		t.granted = &granted{res.Scopes, res.Missing}
+	}
+	same := before != nil && before.Value == t.Value
+
+	life := res.ExpiresIn
+	switch {
+	case life > 0:
+		t.end = sent.add(life)
+	case same && !before.assumed:
+		t.end = before.end // nothing new is known of it
+	default:
+		t.assumed = true
+		t.end = sent.add(p.DefaultLifetime)
+	}
+
+	var made plan
+	if same && !t.assumed && t.end.sub(before.end) <= sameEnd+before.took {
+		t.first = before.first
+		made = p.running(t, arrived, rnd)
+	} else {
+		t.first = t.end.sub(sent)
+		made = p.fresh(t, res.RefreshIn, arrived, rnd)
+	}
+	t.until = made.until
+	return t, made.due
+}
+
+// sameEnd is by how much two answers about one token may differ and still
+// mean the same end.
+const sameEnd = 2 * rounding
+
 // fresh plans a token that was not held before. All spans count from the
 // moment its request was sent.
 func (p *Policy) fresh(t *Token, refreshIn time.Duration, arrived instant, rnd random) plan {

@@ -2,9 +2,28 @@ package token
 
 import (
 	"container/heap"
+	"context"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
+
+// sleeper is what a Scheduler wakes.
+type sleeper interface {
+	wake()
+	clockMoved(slept time.Duration)
+	own() *alarm
+}
+
+// alarm is the part of a sleeper that belongs to the scheduler, under its lock.
+type alarm struct {
+	at    instant
+	place int // in the heap, counted from 1; 0 while nothing is planned
+}
+
+func (a *alarm) own() *alarm { return a }
 
 // Scheduler wakes the sources that are due: one heap of deadlines and one
 // goroutine for all of them, which ends when nothing is scheduled.
@@ -23,12 +42,13 @@ type Scheduler struct {
 const clockTick = time.Second
 
 // set plans s to be woken at a moment, in place of an earlier plan.
-func (d *Scheduler) set(s *Source, at instant) {
+func (d *Scheduler) set(s sleeper, at instant) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.wakeAt = at
-	if s.heapIndex >= 0 {
-		heap.Fix(&d.queue, s.heapIndex)
+	a := s.own()
+	a.at = at
+	if a.place > 0 {
+		heap.Fix(&d.queue, a.place-1)
 	} else {
 		heap.Push(&d.queue, s)
 	}
@@ -41,11 +61,11 @@ func (d *Scheduler) set(s *Source, at instant) {
 	d.nudge()
 }
 
-func (d *Scheduler) remove(s *Source) {
+func (d *Scheduler) remove(s sleeper) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s.heapIndex >= 0 {
-		heap.Remove(&d.queue, s.heapIndex)
+	if a := s.own(); a.place > 0 {
+		heap.Remove(&d.queue, a.place-1)
 	}
 	if d.running && len(d.queue) == 0 {
 		d.nudge()
@@ -70,9 +90,9 @@ func (d *Scheduler) run(kick <-chan struct{}) {
 			d.mu.Unlock()
 			return
 		}
-		wait := d.queue[0].wakeAt.sub(now())
+		wait := d.queue[0].own().at.sub(now())
 		if wait <= 0 {
-			s := heap.Pop(&d.queue).(*Source)
+			s := heap.Pop(&d.queue).(sleeper)
 			d.mu.Unlock()
 			s.wake()
 			continue
@@ -87,17 +107,34 @@ func (d *Scheduler) run(kick <-chan struct{}) {
 		case <-kick:
 		}
 		if slept, stepped := clocks.compare(); slept > 0 || stepped {
-			for _, s := range d.sources() {
+			for _, s := range d.sleepers() {
 				s.clockMoved(slept)
 			}
 		}
 	}
 }
 
-func (d *Scheduler) sources() []*Source {
+func (d *Scheduler) sleepers() []sleeper {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return append([]*Source(nil), d.queue...)
+	return slices.Clone(d.queue)
+}
+
+// ask makes one token request. It tells when it was sent and answered: a
+// lifetime counts from the sending, through a suspended machine too.
+func (d *Scheduler) ask(ctx context.Context, r Requester, held bool) (res *oauth.Response, sent, arrived instant, err error) {
+	asleep := d.slept()
+	sent = now()
+	res, err = r.Request(ctx, held)
+	arrived = now()
+	return res, sent.add(asleep - d.slept()), arrived, err
+}
+
+func (d *Scheduler) slept() time.Duration {
+	if d.Slept == nil {
+		return 0
+	}
+	return d.Slept()
 }
 
 // clocks tell a suspended machine and a stepped wall clock from time passing.
@@ -135,20 +172,20 @@ func (c *clocks) compare() (slept time.Duration, stepped bool) {
 	return slept, drift.Abs() > tolerance
 }
 
-// queue is the heap of sources by the moment at which they are to be woken.
-type queue []*Source
+// queue is the heap of sleepers by the moment at which they are to be woken.
+type queue []sleeper
 
 func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].wakeAt < q[j].wakeAt }
+func (q queue) Less(i, j int) bool { return q[i].own().at < q[j].own().at }
 func (q queue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].heapIndex, q[j].heapIndex = i, j
+	q[i].own().place, q[j].own().place = i+1, j+1
 }
 
 func (q *queue) Push(x any) {
-	s := x.(*Source)
-	s.heapIndex = len(*q)
+	s := x.(sleeper)
 	*q = append(*q, s)
+	s.own().place = len(*q)
 }
 
 func (q *queue) Pop() any {
@@ -156,6 +193,6 @@ func (q *queue) Pop() any {
 	s := (*q)[last]
 	(*q)[last] = nil
 	*q = (*q)[:last]
-	s.heapIndex = -1
+	s.own().place = 0
 	return s
 }

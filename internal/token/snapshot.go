@@ -41,12 +41,20 @@ func (s *Source) snapshot() Snapshot {
 	if s.started {
 		snap.Next = s.next.wall()
 	}
-	if t := s.last; t != nil {
-		snap.Lifetime, snap.Assumed = t.end.sub(t.sent), t.assumed
-		snap.Scopes, snap.Missing = t.scopes, t.missing
-		if t.valid() && !s.closed {
-			snap.Held, snap.Expires = true, t.until.wall()
-		}
+	if s.last != nil {
+		snap.tell(s.last, !s.closed)
 	}
 	return snap
+}
+
+// tell adds what is known of the newest token. usable is false once it is not
+// given out any more, however long it lives.
+func (s *Snapshot) tell(t *Token, usable bool) {
+	s.Lifetime, s.Assumed = t.end.sub(t.sent), t.assumed
+	if t.granted != nil {
+		s.Scopes, s.Missing = t.granted.scopes, t.granted.missing
+	}
+	if usable && t.valid() {
+		s.Held, s.Expires = true, t.until.wall()
+	}
 }

@@ -1,0 +1,918 @@
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+)
+
+// realm is an authorization server that gives a token for each value.
+type realm struct {
+	mu     sync.Mutex
+	delay  time.Duration
+	life   time.Duration
+	fail   *oauth.Failure            // of every value
+	bad    map[string]*oauth.Failure // of one
+	stale  bool
+	asked  []string
+	times  []time.Time
+	in     int
+	peak   int
+	scopes []string
+}
+
+// seeker asks a realm for the token of one value.
+type seeker struct {
+	realm *realm
+	value string
+}
+
+func (k *seeker) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
+	r := k.realm
+	r.mu.Lock()
+	r.asked, r.times = append(r.asked, k.value), append(r.times, time.Now())
+	n, delay := len(r.asked), r.delay
+	r.in++
+	r.peak = max(r.peak, r.in)
+	r.mu.Unlock()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.in--
+	switch {
+	case ctx.Err() != nil:
+		return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: ctx.Err()}
+	case r.fail != nil:
+		return nil, r.fail
+	case r.bad[k.value] != nil:
+		return nil, r.bad[k.value]
+	}
+	return &oauth.Response{AccessToken: fmt.Sprintf("%s-%d", k.value, n), ExpiresIn: r.life, Bearer: true, Scopes: r.scopes}, nil
+}
+
+func (k *seeker) Stale() bool {
+	k.realm.mu.Lock()
+	defer k.realm.mu.Unlock()
+	return k.realm.stale
+}
+
+func (r *realm) set(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+}
+
+func (r *realm) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.asked)
+}
+
+// atOnce is how many requests were under way together at most.
+func (r *realm) atOnce() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.peak
+}
+
+// of counts the requests for one value.
+func (r *realm) of(value string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, v := range r.asked {
+		if v == value {
+			n++
+		}
+	}
+	return n
+}
+
+func keyOf(value string) Key { return sha256.Sum256([]byte(value)) }
+
+var usual = Limits{MaxTokens: 1000, MaxNew: 10, InFlight: 16, Idle: 10 * time.Minute, Remember: 30 * time.Second}
+
+// bench is a table before a realm.
+type bench struct {
+	*Table
+	realm *realm
+	obs   *observer
+	ctx   context.Context
+}
+
+// tableOf makes a table whose random numbers are all 0.5.
+func tableOf(t *testing.T, r *realm, change func(*Limits)) *bench {
+	t.Helper()
+	limits := usual
+	if change != nil {
+		change(&limits)
+	}
+	obs := new(observer)
+	tab := NewTable(defaults, limits, new(Scheduler), obs)
+	tab.random = func() float64 { return 0.5 }
+	t.Cleanup(tab.Close)
+	return &bench{tab, r, obs, t.Context()}
+}
+
+// get waits 5s for a value's token.
+func (b *bench) get(value string) (string, error) { return b.getFor(value, 5*time.Second) }
+
+func (b *bench) getFor(value string, most time.Duration) (string, error) {
+	tok, err := b.Wait(b.ctx, keyOf(value), most, func() Requester { return &seeker{b.realm, value} })
+	if tok == nil {
+		return "", err
+	}
+	return tok.Value, err
+}
+
+// held is the token that costs nothing.
+func (b *bench) held(value string) string {
+	if tok := b.Token(keyOf(value)); tok != nil {
+		return tok.Value
+	}
+	return ""
+}
+
+// places is how many are taken.
+func (b *bench) places() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.entries
+}
+
+// entry is a value's entry.
+func (b *bench) entry(value string) *entry {
+	key := keyOf(value)
+	return b.find(&key)
+}
+
+func isLimited(err error, which error) (time.Duration, bool) {
+	l, ok := errors.AsType[*Limited](err)
+	if !ok || !errors.Is(err, which) {
+		return 0, false
+	}
+	return l.RetryAfter, true
+}
+
+// TestTableOneForEach: callers at once for a value cost one request, each value
+// has a token of its own, and one that is held costs none.
+func TestTableOneForEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, delay: time.Second}, nil)
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				value := fmt.Sprint("v", i%5)
+				got, err := b.get(value)
+				if err != nil || got[:2] != value {
+					t.Errorf("%s: got %q, %v", value, got, err)
+				}
+			})
+		}
+		wg.Wait()
+		for range 1000 {
+			for i := range 5 {
+				if b.held(fmt.Sprint("v", i)) == "" {
+					t.Fatal("nothing is held")
+				}
+			}
+		}
+		if n := b.realm.count(); n != 5 || b.Snapshot().Tokens != 5 {
+			t.Errorf("%d requests, %d tokens", n, b.Snapshot().Tokens)
+		}
+		if a := b.obs.last(); b.obs.count() != 5 || a.Reason != Demand || !a.Held || a.Lifetime != time.Hour || a.Took != time.Second {
+			t.Errorf("%d attempts told of, the last %+v", b.obs.count(), a)
+		}
+	})
+}
+
+// TestTableLeaving: a caller that leaves ends nothing for the others.
+func TestTableLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, delay: 3 * time.Second}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := b.Wait(ctx, keyOf("a"), time.Minute, func() Requester { return &seeker{b.realm, "a"} }); !errors.Is(err, context.Canceled) {
+				t.Errorf("who left got %v", err)
+			}
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			if got, err := b.get("a"); got != "a-1" {
+				t.Errorf("who stayed got %q, %v", got, err)
+			}
+		})
+		wg.Go(func() {
+			began := time.Now()
+			_, err := b.getFor("a", time.Second)
+			if f, ok := errors.AsType[*oauth.Failure](err); !ok || f.Kind != oauth.Unreachable || time.Since(began) != time.Second {
+				t.Errorf("who waited a second got %v after %v", err, time.Since(began))
+			}
+		})
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		if b.realm.count() != 1 {
+			t.Errorf("%d requests", b.realm.count())
+		}
+	})
+}
+
+// TestTableRefused: a value that is refused holds no place, its failure is
+// shared, and it is asked for once in 30s, whatever comes.
+func TestTableRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		failure oauth.Failure
+		again   time.Duration
+	}{
+		"refused":              {oauth.Failure{Kind: oauth.Refused, Status: 400, Code: "invalid_scope"}, 30 * time.Second},
+		"refused, Retry-After": {oauth.Failure{Kind: oauth.Refused, Status: 403, RetryAfter: time.Minute}, 75 * time.Second},
+		"could not be made":    {oauth.Failure{Kind: oauth.Refused, Err: errors.New("no such file")}, time.Second},
+		"malformed":            {oauth.Failure{Kind: oauth.Malformed, Status: 200}, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := tableOf(t, &realm{life: time.Hour, delay: time.Second, bad: map[string]*oauth.Failure{"bad": &tc.failure}}, nil)
+				var wg sync.WaitGroup
+				for range 50 {
+					wg.Go(func() {
+						if _, err := b.get("bad"); !errors.Is(err, error(&tc.failure)) {
+							t.Errorf("got %v", err)
+						}
+					})
+				}
+				wg.Wait()
+				if b.realm.count() != 1 || b.places() != 0 || b.Snapshot().Tokens != 0 {
+					t.Fatalf("%d requests, %d places taken", b.realm.count(), b.places())
+				}
+				for passed := time.Duration(0); passed < tc.again; passed += time.Second / 2 {
+					began := time.Now()
+					if _, err := b.get("bad"); !errors.Is(err, error(&tc.failure)) || time.Since(began) != 0 {
+						t.Fatalf("%v after the failure: got %v after %v", passed, err, time.Since(began))
+					}
+					pass(time.Second / 2)
+				}
+				if b.realm.count() != 1 {
+					t.Errorf("%d requests in %v", b.realm.count(), tc.again)
+				}
+				if got, _ := b.get("good"); got == "" || b.Snapshot().Failures != 0 {
+					t.Errorf("another value got %q; failures of the credential: %d", got, b.Snapshot().Failures)
+				}
+				b.realm.set(func() { b.realm.bad = nil })
+				if got, err := b.get("bad"); got != "bad-3" {
+					t.Errorf("after that got %q, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+// TestTableRate: no more than max_new new values in any second, and who is
+// told when to come again has luck then.
+func TestTableRate(t *testing.T) {
+	for _, tc := range []struct {
+		rate float64
+		burst,
+		inTen int
+		again time.Duration
+	}{
+		{10, 10, 100, time.Second},
+		{1, 1, 10, time.Second},
+		{0.25, 1, 3, 4 * time.Second},
+		{2.5, 2, 26, 800 * time.Millisecond},
+	} {
+		t.Run(fmt.Sprint(tc.rate), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxNew = tc.rate })
+				tried := 0
+				for range tc.burst {
+					if _, err := b.get(fmt.Sprint("v", tried)); err != nil {
+						t.Fatalf("value %d: %v", tried, err)
+					}
+					tried++
+				}
+				_, err := b.get("one more")
+				if again, ok := isLimited(err, ErrTooManyNew); !ok || again != tc.again {
+					t.Fatalf("got %v, again in %v, want %v", err, again, tc.again)
+				}
+				pass(tc.again - 1)
+				if _, err := b.get("one more"); err == nil {
+					t.Error("let in too early")
+				}
+				pass(1)
+				if got, err := b.get("one more"); got == "" {
+					t.Errorf("not let in when it was told to come: %v", err)
+				}
+				if b.held("v0") == "" {
+					t.Error("one that is held needs a permit")
+				}
+				pass(time.Minute)
+				before := b.realm.count()
+				for range 10000 {
+					_, _ = b.get(fmt.Sprint("v", tried))
+					tried++
+					pass(time.Millisecond)
+				}
+				if n := b.realm.count() - before; n != tc.inTen {
+					t.Errorf("%d requests in ten seconds, want %d", n, tc.inTen)
+				}
+			})
+		})
+	}
+}
+
+// TestTableFull: the value that is idle longest makes room, one in use never
+// does; and a full table takes no permits.
+func TestTableFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: 24 * time.Hour}, func(l *Limits) { l.MaxTokens = 3 })
+		for _, v := range []string{"a", "b", "c"} {
+			if _, err := b.get(v); err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Second)
+		}
+		for i := range 100 {
+			_, err := b.get(fmt.Sprint("v", i))
+			again, ok := isLimited(err, ErrTableFull)
+			if want := 10*time.Minute - 3*time.Second; !ok || again != want {
+				t.Fatalf("got %v, again in %v, want %v", err, again, want)
+			}
+		}
+		pass(5*time.Minute - 3*time.Second)
+		b.held("a") // in use
+		pass(5*time.Minute - 1)
+		for _, want := range []time.Duration{1, time.Second} { // a could be idle, and is not: b is next
+			_, err := b.get("d")
+			if again, ok := isLimited(err, ErrTableFull); !ok || again != want {
+				t.Fatalf("got %v, again in %v, want %v", err, again, want)
+			}
+			pass(want)
+		}
+		for range 2 {
+			if got, err := b.get("d"); got != "d-4" {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+		if b.held("a") == "" || b.held("b") != "" || b.held("c") == "" || b.Snapshot().Tokens != 3 {
+			t.Errorf("held: a %q, b %q, c %q", b.held("a"), b.held("b"), b.held("c"))
+		}
+		if n := b.rate.free(now()); n != 9 {
+			t.Errorf("%d permits are left, want 9", n)
+		}
+		if b.obs.expired != 0 {
+			t.Error("an idle value's end was told")
+		}
+	})
+}
+
+// TestTableInFlight: no more requests at once than allowed. Others wait for a
+// place in the line within their wait, and none is made for who has left.
+func TestTableInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, delay: 2 * time.Second}, func(l *Limits) { l.InFlight, l.MaxNew = 4, 10 })
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		took := make(map[time.Duration]int)
+		for i := range 10 {
+			wg.Go(func() {
+				began := time.Now()
+				_, err := b.get(fmt.Sprint("v", i))
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					took[time.Since(began)]++
+				} else {
+					took[-time.Since(began)]++
+				}
+			})
+		}
+		wg.Wait()
+		// the third four of them leave at 5s, while two are under way
+		if want := map[time.Duration]int{2 * time.Second: 4, 4 * time.Second: 4, -5 * time.Second: 2}; !maps.Equal(took, want) {
+			t.Errorf("took %v, want %v", took, want)
+		}
+		pass(time.Minute)
+		if b.realm.atOnce() != 4 || b.realm.count() != 10 || b.Snapshot().Tokens != 10 {
+			t.Errorf("%d at once, %d requests, %d tokens", b.realm.atOnce(), b.realm.count(), b.Snapshot().Tokens)
+		}
+
+		// who leaves the line takes the wish along
+		before := b.realm.count()
+		for i := range 10 {
+			wg.Go(func() { _, _ = b.getFor(fmt.Sprint("w", i), time.Second) })
+		}
+		synctest.Wait()
+		if b.places() != 20 {
+			t.Errorf("%d places taken, want 20", b.places())
+		}
+		wg.Wait()
+		if n := b.realm.count() - before; n != 4 || b.places() != 14 {
+			t.Errorf("%d requests, %d places; want 4 and 14", n, b.places())
+		}
+		if _, err := b.get("w9"); err != nil {
+			t.Errorf("those who left took permits along: %v", err)
+		}
+	})
+}
+
+// TestTableLineIsShort: a server that hangs has no more new values wait than
+// there are permits.
+func TestTableLineIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, delay: 10 * time.Minute}, func(l *Limits) { l.InFlight = 2 })
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		limited := 0
+		for i := range 1000 {
+			wg.Go(func() {
+				_, err := b.get(fmt.Sprint("v", i))
+				if again, ok := isLimited(err, ErrTooManyNew); ok && again == time.Second {
+					mu.Lock()
+					limited++
+					mu.Unlock()
+				}
+			})
+		}
+		synctest.Wait()
+		if b.places() != 10 || limited != 990 {
+			t.Errorf("%d have a place, %d were turned away", b.places(), limited)
+		}
+		wg.Wait()
+	})
+}
+
+// TestTableOutage: what is not about one value holds all new ones back, and
+// held tokens serve on. After the pause one asks, not all at once.
+func TestTableOutage(t *testing.T) {
+	for name, tc := range map[string]struct {
+		failure oauth.Failure
+		pauses  []time.Duration // with random numbers of 0.5
+	}{
+		"unreachable":    {oauth.Failure{Kind: oauth.Unreachable, Status: 503}, []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}},
+		"invalid_client": {oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_client"}, []time.Duration{2500 * time.Millisecond, 5 * time.Second, 10 * time.Second}},
+		"429":            {oauth.Failure{Kind: oauth.Unreachable, Status: 429, RetryAfter: 20 * time.Second}, []time.Duration{25 * time.Second, 25 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxNew = 100 })
+				if _, err := b.get("held"); err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Second)
+				b.realm.set(func() { b.realm.fail, b.realm.delay = &tc.failure, time.Second })
+				for i, pause := range tc.pauses {
+					before := b.realm.count()
+					var wg sync.WaitGroup
+					for j := range 50 {
+						wg.Go(func() {
+							if _, err := b.get(fmt.Sprint("v", j)); !errors.Is(err, error(&tc.failure)) {
+								t.Errorf("got %v", err)
+							}
+						})
+					}
+					wg.Wait()
+					want := 1
+					if i == 0 {
+						want = 16 // nobody knew
+					}
+					if n := b.realm.count() - before; n != want {
+						t.Fatalf("pause %d: %d requests, want %d", i, n, want)
+					}
+					s := b.Snapshot()
+					if s.Failures != i+1 || s.Failure == nil || time.Until(s.Next).Round(time.Millisecond) != pause {
+						t.Errorf("pause %d: %d failures, next in %v, want %v", i, s.Failures, time.Until(s.Next), pause)
+					}
+					if b.places() != 1 || b.held("held") == "" {
+						t.Errorf("pause %d: %d places, held %q", i, b.places(), b.held("held"))
+					}
+					pass(pause - 1)
+					began := time.Now()
+					if _, err := b.get("early"); err == nil || time.Since(began) != 0 || b.realm.count() != before+want {
+						t.Errorf("pause %d: got %v after %v in the pause", i, err, time.Since(began))
+					}
+					pass(1)
+				}
+				b.realm.set(func() { b.realm.fail = nil })
+				before := b.realm.count()
+				var wg sync.WaitGroup
+				for i := range 10 {
+					wg.Go(func() {
+						if got, err := b.get(fmt.Sprint("w", i)); got == "" {
+							t.Errorf("after the outage: %v", err)
+						}
+					})
+				}
+				synctest.Wait()
+				if n := b.realm.count() - before; n != 1 {
+					t.Errorf("%d asked whether the outage is over, want 1", n)
+				}
+				wg.Wait()
+				if s := b.Snapshot(); s.Failures != 0 || s.Failure != nil || !s.Next.IsZero() || b.realm.count()-before != 10 {
+					t.Errorf("after the outage: %+v, %d requests", s, b.realm.count()-before)
+				}
+			})
+		})
+	}
+}
+
+// TestTableOutageOfRenewals: while the server is down renewals wait, one asks,
+// and all are made when it is back; a value whose token ends meanwhile goes.
+func TestTableOutageOfRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxNew, l.InFlight, l.Idle = 100, 16, 24*time.Hour })
+		for i := range 50 {
+			if _, err := b.get(fmt.Sprint("v", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.realm.set(func() { b.realm.fail, b.realm.delay = &down, time.Second })
+		pass(42*time.Minute - 1) // 75% less half of the jitter
+		if n := b.realm.count(); n != 50 {
+			t.Fatalf("%d requests before they are due", n)
+		}
+		pass(1 + time.Second)
+		if n := b.realm.count(); n != 50+16 || b.Snapshot().Failures != 1 {
+			t.Fatalf("%d requests when they are, %d failures", n-50, b.Snapshot().Failures)
+		}
+		pass(10 * time.Minute)
+		if n := b.realm.count() - 66; n < 20 || n > 30 || b.Snapshot().Tokens != 50 {
+			t.Errorf("%d requests in ten minutes of an outage, %d tokens", n, b.Snapshot().Tokens)
+		}
+		b.realm.set(func() { b.realm.fail = nil })
+		pass(time.Minute)
+		if s := b.Snapshot(); s.Tokens != 50 || s.Failures != 0 {
+			t.Errorf("after the outage: %+v", s)
+		}
+		for i := range 50 {
+			if n := b.realm.of(fmt.Sprint("v", i)); n < 2 {
+				t.Errorf("v%d was not renewed", i)
+			}
+		}
+
+		b.realm.set(func() { b.realm.fail = &down })
+		pass(time.Hour)
+		if s := b.Snapshot(); s.Tokens != 0 || b.places() != 0 || b.obs.expired != 50 {
+			t.Errorf("in a long outage: %+v, %d places, %d told of", s, b.places(), b.obs.expired)
+		}
+	})
+}
+
+// TestTableRetryAfterOfMany: what requests that were under way together ask for
+// is kept to, and one that succeeds late ends nothing.
+func TestTableRetryAfterOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &realm{life: time.Hour, delay: time.Second, bad: map[string]*oauth.Failure{
+			"a": {Kind: oauth.Unreachable, Status: 503},
+			"b": {Kind: oauth.Unreachable, Status: 429, RetryAfter: 20 * time.Second},
+		}}
+		b := tableOf(t, r, nil)
+		var wg sync.WaitGroup
+		for _, v := range []string{"a", "b", "c"} {
+			wg.Go(func() { _, _ = b.get(v) })
+		}
+		wg.Wait()
+		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 25*time.Second || s.Tokens != 1 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+// TestTableChangedFile: a secret that was mended is used at once, but not
+// within a Retry-After.
+func TestTableChangedFile(t *testing.T) {
+	for _, tc := range []struct{ asked, want time.Duration }{{0, time.Second}, {4 * time.Second, 5 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := tableOf(t, &realm{life: time.Hour, fail: &oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_client", RetryAfter: tc.asked}}, nil)
+			for b.Snapshot().Failures < 5 { // 40s
+				_, _ = b.get("a")
+				pass(time.Second / 4)
+			}
+			b.realm.set(func() { b.realm.stale, b.realm.fail = true, nil })
+			began := time.Now()
+			for b.held("a") == "" {
+				_, _ = b.get("a")
+				pass(time.Second / 4)
+			}
+			if took := time.Since(began); took > tc.want+time.Second/4 || took < tc.want-time.Second {
+				t.Errorf("asked for %v: used after %v, want %v", tc.asked, took, tc.want)
+			}
+		})
+	}
+}
+
+// TestTableRenewal: values in use are renewed in the background; an idle one is
+// given up when it is due, and nobody is told that it expired.
+func TestTableRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: 10 * time.Minute, scopes: []string{"read"}}, func(l *Limits) { l.Idle = 5 * time.Minute })
+		for _, v := range []string{"used", "idle"} {
+			if _, err := b.get(v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, c := b.Token(keyOf("used")), b.Token(keyOf("idle")); a.granted == nil || a.granted != c.granted {
+			t.Error("what is granted to all is kept for each")
+		}
+		if s := b.obs.last().Snapshot; !slices.Equal(s.Scopes, []string{"read"}) {
+			t.Errorf("told of scopes %v", s.Scopes)
+		}
+		for range 6 * 60 {
+			pass(time.Minute)
+			if b.held("used") == "" {
+				t.Fatal("one in use was dropped")
+			}
+		}
+		if n := b.realm.of("used"); n != 1+51 { // every 7m
+			t.Errorf("%d requests for the one in use", n)
+		}
+		if n := b.realm.of("idle"); n != 1 || b.held("idle") != "" || b.places() != 1 || b.obs.expired != 0 {
+			t.Errorf("%d requests for the idle one, held %q; %d told of", n, b.held("idle"), b.obs.expired)
+		}
+		if a := b.obs.last(); a.Reason != Scheduled || a.Failure != nil || a.Same {
+			t.Errorf("told of %+v", a)
+		}
+	})
+}
+
+// TestTableRenewalRefused: a value that is refused later keeps its token to its
+// end, with a pause of its own, and is then gone.
+func TestTableRenewalRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour}, nil)
+		for _, v := range []string{"a", "b"} {
+			if _, err := b.get(v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gone := &oauth.Failure{Kind: oauth.Refused, Status: 400, Code: "invalid_target"}
+		b.realm.set(func() { b.realm.bad = map[string]*oauth.Failure{"a": gone} })
+		for range 59 {
+			pass(time.Minute)
+			if b.held("a") != "a-1" || b.held("b") == "" {
+				t.Fatal("dropped before its end")
+			}
+		}
+		if n := b.realm.of("a") - 1; n < 8 || n > 12 {
+			t.Errorf("%d requests for a value that is refused, in 17m", n)
+		}
+		if s := b.Snapshot(); s.Failures != 0 || b.realm.of("b") != 2 {
+			t.Errorf("the other value suffers: %+v, %d requests", s, b.realm.of("b"))
+		}
+		pass(time.Minute)
+		if b.held("a") != "" || b.places() != 1 || b.obs.expired != 1 {
+			t.Errorf("held %q after its end, %d places, %d told of", b.held("a"), b.places(), b.obs.expired)
+		}
+		if _, err := b.get("a"); !errors.Is(err, error(gone)) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestTableRenewalOvertaken: a caller whose token ends while the next is on its
+// way waits for that one.
+func TestTableRenewalOvertaken(t *testing.T) {
+	for _, ok := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := tableOf(t, &realm{life: 20 * time.Second}, nil)
+			if _, err := b.get("a"); err != nil {
+				t.Fatal(err)
+			}
+			b.realm.set(func() {
+				b.realm.delay = 8 * time.Second // due at 14s, ends at 18s
+				if !ok {
+					b.realm.fail = &odd
+				}
+			})
+			pass(19 * time.Second)
+			if b.held("a") != "" || b.Snapshot().Tokens != 0 {
+				t.Fatal("used beyond its end")
+			}
+			began := time.Now()
+			got, err := b.get("a")
+			if ok && (got != "a-2" || time.Since(began) != 3*time.Second) || !ok && (!errors.Is(err, error(&odd)) || b.places() != 0) {
+				t.Errorf("got %q, %v after %v", got, err, time.Since(began))
+			}
+			if b.realm.count() != 2 {
+				t.Errorf("%d requests", b.realm.count())
+			}
+		})
+	}
+}
+
+// TestTableRunningToken: where a server hands out a running token to its end,
+// who comes in the gap waits for the next.
+func TestTableRunningToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 60 * time.Second
+		began := time.Now()
+		b := tableOf(t, &realm{}, nil)
+		ask := requesterFunc(func(context.Context) (*oauth.Response, error) {
+			age := time.Since(began)
+			return &oauth.Response{AccessToken: fmt.Sprint("tok-", age/life), ExpiresIn: (life - age%life).Truncate(time.Second), Bearer: true}, nil
+		})
+		for range 4 * 5 * 60 {
+			at := time.Now()
+			tok, err := b.Wait(t.Context(), keyOf("a"), 5*time.Second, func() Requester { return ask })
+			if err != nil {
+				t.Fatalf("%v on: %v", time.Since(began), err)
+			}
+			if want := fmt.Sprint("tok-", time.Since(began)/life); tok.Value != want || time.Since(at) > 3*time.Second {
+				t.Fatalf("%v on: got %s after %v, want %s", time.Since(began), tok.Value, time.Since(at), want)
+			}
+			pass(time.Second / 4)
+		}
+	})
+}
+
+type requesterFunc func(context.Context) (*oauth.Response, error)
+
+func (f requesterFunc) Request(ctx context.Context, _ bool) (*oauth.Response, error) { return f(ctx) }
+func (requesterFunc) Stale() bool                                                    { return false }
+
+// TestTableOnDemand: such a token is not renewed, and goes at its end.
+func TestTableOnDemand(t *testing.T) {
+	for name, tc := range map[string]struct{ life, end time.Duration }{
+		"a life":            {10 * time.Minute, 10*time.Minute - 10*time.Second},
+		"an assumed life":   {0, DefaultLifetime},
+		"longer than a day": {48 * time.Hour, 48*time.Hour - 10*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := tableOf(t, &realm{life: tc.life}, func(l *Limits) { l.OnDemand = true })
+				if _, err := b.get("a"); err != nil {
+					t.Fatal(err)
+				}
+				if b.entry("a").requester != nil {
+					t.Error("what made the request is kept, and with it the client's token")
+				}
+				pass(tc.end - 1)
+				if b.held("a") != "a-1" {
+					t.Fatal("gone too early")
+				}
+				pass(1)
+				if b.held("a") != "" || b.places() != 0 || b.realm.count() != 1 || b.obs.expired != 0 {
+					t.Errorf("after its end: held %q, %d places, %d requests, %d told of", b.held("a"), b.places(), b.realm.count(), b.obs.expired)
+				}
+				if got, err := b.get("a"); got != "a-2" {
+					t.Errorf("got %q, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+// TestTableTooShort: a client's token that ends in a moment is no failure of
+// the server; a server whose tokens come too late is.
+func TestTableTooShort(t *testing.T) {
+	for _, onDemand := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := tableOf(t, &realm{life: time.Nanosecond, delay: time.Second}, func(l *Limits) { l.OnDemand = onDemand })
+			_, err := b.get("a")
+			if !errors.Is(err, errTooSlow) || b.places() != 0 {
+				t.Errorf("got %v, %d places", err, b.places())
+			}
+			want := 1
+			if onDemand {
+				want = 0
+			}
+			if got := b.Snapshot().Failures; got != want {
+				t.Errorf("on demand %v: %d failures of the credential, want %d", onDemand, got, want)
+			}
+			if _, err := b.get("a"); !errors.Is(err, errTooSlow) || b.realm.count() != 1 {
+				t.Errorf("asked for again at once: %v, %d requests", err, b.realm.count())
+			}
+		})
+	}
+}
+
+// TestTableFair: new values that a slow server keeps waiting keep no renewal
+// from being made.
+func TestTableFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Minute}, func(l *Limits) { l.InFlight, l.Idle, l.MaxNew = 2, 10*time.Second, 20 })
+		for i := range 10 {
+			if _, err := b.get(fmt.Sprint("used", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.realm.set(func() { b.realm.delay = time.Second }) // two a second
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer stop()
+		for worker := range 30 {
+			wg.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					_, _ = b.get(fmt.Sprint("new", worker, i))
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+		}
+		for range 100 {
+			pass(time.Second)
+			for i := range 10 {
+				if b.held(fmt.Sprint("used", i)) == "" {
+					t.Fatalf("used%d lost its token", i)
+				}
+			}
+		}
+		if b.realm.atOnce() != 2 {
+			t.Errorf("%d requests at once", b.realm.atOnce())
+		}
+	})
+}
+
+// TestTableSuspended: see TestSuspended.
+func TestTableSuspended(t *testing.T) {
+	for _, onDemand := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			var slept time.Duration
+			b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.OnDemand = onDemand; l.Idle = 24 * time.Hour })
+			b.scheduler.Slept = func() time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				return slept
+			}
+			if _, err := b.get("a"); err != nil {
+				t.Fatal(err)
+			}
+			sleep := func(d time.Duration) {
+				synctest.Wait() // until the scheduler has read the clocks
+				mu.Lock()
+				slept += d
+				mu.Unlock()
+				pass(2 * time.Second)
+			}
+			sleep(10 * time.Minute)
+			want := map[bool]string{true: "a-1", false: "a-2"}[onDemand]
+			if b.held("a") != want {
+				t.Errorf("after ten minutes: held %q, want %q", b.held("a"), want)
+			}
+			b.realm.set(func() { b.realm.fail = &oauth.Failure{Kind: oauth.Unreachable, RetryAfter: 4 * time.Minute} })
+			sleep(2 * time.Hour)
+			if b.held("a") != "" {
+				t.Error("a token that expired in its sleep is still held")
+			}
+			_, _ = b.get("b")
+			if s := b.Snapshot(); s.Next.IsZero() {
+				t.Error("no pause")
+			}
+			sleep(10 * time.Minute)
+			if s := b.Snapshot(); !s.Next.IsZero() {
+				t.Errorf("a pause outlasts a sleep: %v", time.Until(s.Next))
+			}
+		})
+	}
+}
+
+// TestTableClosed: whoever waits is told, and nothing is published or asked for
+// any more.
+func TestTableClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.InFlight = 2 })
+		if _, err := b.get("held"); err != nil {
+			t.Fatal(err)
+		}
+		b.realm.set(func() { b.realm.delay = 3 * time.Second })
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				if _, err := b.get(fmt.Sprint("v", i)); !errors.Is(err, ErrClosed) {
+					t.Errorf("who waited got %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		b.Close()
+		b.Close()
+		wg.Wait()
+		synctest.Wait()
+		if b.held("held") != "" || b.realm.count() != 3 || b.realm.in != 0 || b.obs.count() != 1 {
+			t.Errorf("held %q, %d requests, %d under way, %d told of", b.held("held"), b.realm.count(), b.realm.in, b.obs.count())
+		}
+		if _, err := b.get("held"); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		pass(24 * time.Hour)
+		if s := b.Snapshot(); b.realm.count() != 3 || s.Tokens != 0 || s.InFlight != 0 {
+			t.Errorf("%d requests, %+v", b.realm.count(), s)
+		}
+	})
+}
