@@ -34,6 +34,9 @@ const (
 // TestAdapt adapts each Caddyfile in testdata/adapt and compares the JSON with
 // the one that stands below it: the JSON is a contract.
 func TestAdapt(t *testing.T) {
+	// what a config with encryption_key needs to load
+	t.Setenv("TOKEN_STORE_KEY", sealingKey)
+	t.Setenv("OLDER_TOKEN_STORE_KEY", olderKey)
 	for _, path := range goldenPaths(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".caddyfiletest"), func(t *testing.T) {
 			input, want := readGolden(t, path)
@@ -132,6 +135,40 @@ func TestAdaptTouchesNothing(t *testing.T) {
 	for who := range asked {
 		t.Errorf("the server was asked, by %s", who)
 	}
+}
+
+// TestAdaptReadsNoKey adapts and validates configs whose keys, certificates and
+// tokens do not exist: they are read at the token request. An encryption key has
+// to be there when the config is loaded, and not when it is adapted.
+func TestAdaptReadsNoKey(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	const client = "issuer http://127.0.0.1:9\nclient_id app\n"
+	for name, options := range map[string]string{
+		"private_key_jwt": client + "client_auth private_key_jwt {\nkey_file $\n}",
+		"jwt_file":        client + "client_auth jwt_file $",
+		"tls_client_auth": client + "client_auth tls_client_auth {\ncert $\nkey $\n}",
+		"jwt_bearer":      client + "grant jwt_bearer {\nkey_file $\n}",
+		"assertion":       client + "grant jwt_bearer {\nassertion {file.$}\n}",
+		"token_exchange":  client + "grant token_exchange {\nsubject_token {file.$}\nactor_token {file.$}\n}",
+		"dpop":            client + "client_auth none\ndpop {\nkey_file $\n}",
+		"refresh_token":   client + "grant refresh_token {file.$}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			loads(t, "{\nupstream_auth {\ncredential crm {\n"+strings.ReplaceAll(options, "$", missing)+"\n}\n}\n}\n")
+		})
+	}
+	t.Run("encryption_key", func(t *testing.T) {
+		adapted, _, err := adaptText("{\nupstream_auth {\nencryption_key {file." + missing + "} {env.NOT_SET_ANYWHERE}\n}\n}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := `"encryption_keys":["{file.` + missing + `}","{env.NOT_SET_ANYWHERE}"]`; !strings.Contains(string(adapted), want) {
+			t.Errorf("adapted to %s, want %s", adapted, want)
+		}
+		if _, refused := validateJSON(t, adapted); refused == nil || !strings.Contains(refused.Error(), missing) {
+			t.Errorf("loading without the key gives %v, want an error that names its file", refused)
+		}
+	})
 }
 
 // TestAdaptKeepsShorthands pins that short placeholders are made long in the
@@ -294,7 +331,9 @@ func validateJSON(t testing.TB, config []byte) (log string, refused error) {
 	}
 	writer := newTestLog()
 	defer writer.forget()
-	cfg.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)
+	if cfg.StorageRaw == nil {
+		cfg.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)
+	}
 	cfg.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{
 		Level:     "DEBUG",
 		WriterRaw: caddyconfig.JSON(map[string]string{"output": testLogName, "key": writer.key}, nil),
@@ -307,10 +346,10 @@ func validateJSON(t testing.TB, config []byte) (log string, refused error) {
 }
 
 // leftBehind is what the plugin keeps through configs: credentials,
-// connections, series.
+// connections, refresh tokens, series.
 func leftBehind() string {
 	var kept []string
-	for name, p := range map[string]*caddy.UsagePool{"pool": pool, "transports": transports} {
+	for name, p := range map[string]*caddy.UsagePool{"pool": pool, "transports": transports, "chains": chains} {
 		p.Range(func(key, _ any) bool {
 			n, _ := p.References(key)
 			kept = append(kept, fmt.Sprintf("%s %v x%d", name, key, n))

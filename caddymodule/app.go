@@ -10,9 +10,11 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/store"
 )
 
 func init() {
@@ -33,7 +35,16 @@ type App struct {
 	// Credentials by name: 1 to 64 letters, digits, "_", "." and "-".
 	Credentials map[string]*Credential `json:"credentials,omitempty"`
 
-	logger *zap.Logger
+	// EncryptionKeys seal what is kept in Caddy's storage: refresh tokens. Each
+	// is 32 bytes in base64, and may be a placeholder. The first seals, all
+	// open, so that a key is replaced by writing a new one before it. Without
+	// one, refresh tokens are kept plain in Caddy's files, and nowhere else.
+	EncryptionKeys []string `json:"encryption_keys,omitempty"`
+
+	logger    *zap.Logger
+	storage   certmagic.Storage
+	store     *store.Store
+	toldPlain bool
 
 	mu   sync.Mutex
 	keys map[poolKey]*attachment // of this config, named and written in place
@@ -54,6 +65,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.keys = make(map[poolKey]*attachment)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if err := a.openStore(ctx); err != nil {
+		return err
 	}
 	for _, name := range sorted(a.Credentials) {
 		if err := checkName(name); err != nil {
@@ -79,7 +93,8 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", name, err)
 	}
-	if name == "" {
+	inline := name == ""
+	if inline {
 		name = inlinePrefix + hash[:8]
 	}
 	if err := c.load(ctx); err != nil {
@@ -88,6 +103,14 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", name, err)
 	}
+	if c.refreshing() {
+		if inline {
+			return nil, fmt.Errorf("the grant %s keeps a refresh token under its credential's name, so it cannot be written in place: define the credential in the global options", c.grantName)
+		}
+		if err := a.checkStorage(); err != nil {
+			return nil, fmt.Errorf("credential '%s': %w", name, err)
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := poolKey{name, hash}
@@ -95,11 +118,15 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 		return at.entry, nil // written in place more than once
 	}
 	a.warn(name, c)
-	e, err := acquire(key, c)
+	e, err := acquire(key, c, a.storage)
 	if err != nil {
 		return nil, err
 	}
-	a.keys[key] = &attachment{entry: e, requester: newRequester(c), logger: a.logger}
+	at := &attachment{entry: e, requester: newRequester(c), logger: a.logger}
+	if e.chain != nil {
+		at.requester.keeper = &keeper{name: name, chain: e.chain, store: a.store}
+	}
+	a.keys[key] = at
 	return e, nil
 }
 
@@ -109,7 +136,7 @@ func (a *App) warn(name string, c *Credential) {
 	if s, ok := c.method.(clientauth.SecretHolder); ok && !hasPlaceholder(s.ConfiguredSecret()) {
 		log.Warn("the client secret stands in the config, where the admin API, the autosave file and the debug log show it: write {file./path/to/secret} or {env.NAME} instead")
 	}
-	if c.InsecureTokenURL && strings.HasPrefix(c.TokenURL, "http:") {
+	if c.InsecureTokenURL && (strings.HasPrefix(c.TokenURL, "http:") || strings.HasPrefix(c.Issuer, "http:")) {
 		log.Warn("insecure_token_url: the client secret and the tokens travel in the clear")
 	}
 	if c.TLS != nil && c.TLS.InsecureSkipVerify {
@@ -149,9 +176,22 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop does nothing: requests that are being drained still need their tokens.
-// What is not in use any more ends with Cleanup.
-func (a *App) Stop() error { return nil }
+// Stop leaves the access tokens, for requests that are being drained still need
+// them. When the process ends no refresh token is spent any more. What is not in
+// use ends with Cleanup, which waits for what is on its way.
+func (a *App) Stop() error {
+	if !caddy.Exiting() {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.keys {
+		if at.entry.chain != nil {
+			at.entry.chain.Drain()
+		}
+	}
+	return nil
+}
 
 // Cleanup gives the credentials back. It may run after a failed Provision.
 func (a *App) Cleanup() error {

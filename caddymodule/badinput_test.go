@@ -150,6 +150,7 @@ func runCredentialRows(t *testing.T, rows []badConfig) {
 
 // sampleOptions has a right form of every option of a credential.
 var sampleOptions = map[string]string{
+	"issuer":             "issuer https://idp.example.com",
 	"token_url":          "token_url https://idp.example.com/token",
 	"client_id":          "client_id app",
 	"audience":           "audience https://api.example.com",
@@ -157,11 +158,16 @@ var sampleOptions = map[string]string{
 	"scopes":             "scopes read write",
 	"resource":           "resource https://api.example.com/",
 	"param":              "param tenant 42",
+	"refresh_scopes":     "refresh_scopes",
 	"refresh_at":         "refresh_at 50%",
 	"expiry_margin":      "expiry_margin 5s",
 	"default_lifetime":   "default_lifetime 1m",
 	"timeout":            "timeout 5s",
 	"insecure_token_url": "insecure_token_url",
+	"dpop":               "dpop {\nkey_file /run/secrets/key.pem\n}",
+	"max_tokens":         "max_tokens 100",
+	"max_new":            "max_new 5/s",
+	"idle_timeout":       "idle_timeout 5m",
 	"grant":              "grant client_credentials",
 	"client_auth":        "client_auth client_secret_post " + testSecret,
 	"request":            "request {\nmethod GET\n}",
@@ -191,7 +197,7 @@ func TestBadCredentialForm(t *testing.T) {
 			rows = append(rows, badConfig{"repeated " + option, sample + "\n" + first + " " + mark + "\n" + rest, []string{"'" + option + "'", "twice"}})
 		}
 		isBlock := strings.Contains(sample, "{")
-		if !isBlock && option != "insecure_token_url" {
+		if !isBlock && option != "insecure_token_url" && option != "refresh_scopes" {
 			rows = append(rows, badConfig{"no argument to " + option, option + " " + mark, []string{"'" + option + "'", "argument"}})
 		}
 		many := slices.Contains([]string{"scopes", "resource"}, option)
@@ -213,6 +219,11 @@ func TestBadCredentialForm(t *testing.T) {
 		badConfig{"unknown option in request", good + "request {\nbogus 1 " + mark + "\n}", []string{"'bogus'", "request", "grant_type", "rename"}},
 		badConfig{"unknown option in response", good + "response {\nbogus 1 " + mark + "\n}", []string{"'bogus'", "response", "access_token", "expires_unit"}},
 		badConfig{"unknown option in tls", good + "tls {\nbogus 1 " + mark + "\n}", []string{"'bogus'", "tls", "server_name"}},
+		badConfig{"unknown option in dpop", good + "dpop {\nbogus 1 " + mark + "\n}", []string{"'bogus'", "dpop", "key_file"}},
+		badConfig{"repeated option in dpop", good + "dpop {\nkey_file a\nkey_file b " + mark + "\n}", []string{"'key_file'", "twice"}},
+		badConfig{"no argument in dpop", good + "dpop {\nkey_file " + mark + "\n}", []string{"'key_file'", "argument"}},
+		badConfig{"no block of dpop", good + "dpop " + mark, []string{"'dpop'", "needs a block", "key_file"}},
+		badConfig{"empty block of dpop", good + "dpop {\n} " + mark, []string{"'dpop'", "needs a block", "key_file"}},
 		badConfig{"repeated option in request", good + "request {\nbody form\nbody json " + mark + "\n}", []string{"'body'", "twice"}},
 		badConfig{"repeated option in response", good + "response {\nerror a\nerror b " + mark + "\n}", []string{"'error'", "twice"}},
 		badConfig{"repeated option in tls", good + "tls {\nca a\nca b " + mark + "\n}", []string{"'ca'", "twice"}},
@@ -233,7 +244,7 @@ func TestBadCredentialForm(t *testing.T) {
 
 func TestBadTokenURL(t *testing.T) {
 	rows := []badConfig{
-		{"none", clientID + clientAuth, []string{"token_url", "missing", "https://"}},
+		{"none", clientID + clientAuth, []string{"token_url", "missing", "https://", "issuer"}},
 		{"empty", "token_url \"\"\n" + clientID + clientAuth, nil},
 	}
 	// the empty one is told where it stands, as every empty argument is
@@ -275,7 +286,8 @@ func TestBadTokenURL(t *testing.T) {
 }
 
 func TestBadClient(t *testing.T) {
-	methods := []string{"client_secret_basic", "client_secret_post", "none"}
+	methods := []string{"client_secret_basic", "client_secret_jwt", "client_secret_post", "jwt_file", "none", "private_key_jwt", "tls_client_auth"}
+	known := []string{"authorization_code", "client_credentials", "jwt_bearer", "refresh_token", "token_exchange"}
 	rows := []badConfig{
 		{"no client_id", tokenURL + clientAuth, []string{"client_id", "missing"}},
 		{"empty client_id", tokenURL + "client_id \"\" " + mark + "\n" + clientAuth, []string{"client_id"}},
@@ -298,9 +310,9 @@ func TestBadClient(t *testing.T) {
 		{"no encoding", tokenURL + clientID + "client_auth client_secret_basic " + testSecret + " {\nencoding " + mark + "\n}", []string{"encoding", "form", "raw"}},
 		{"two encodings", tokenURL + clientID + "client_auth client_secret_basic " + testSecret + " {\nencoding form raw " + mark + "\n}", []string{"encoding", "one argument"}},
 		{"encoding twice", tokenURL + clientID + "client_auth client_secret_basic " + testSecret + " {\nencoding form\nencoding raw " + mark + "\n}", []string{"encoding", "twice"}},
-		{"grant without a name", good + "grant " + mark, []string{"grant", "client_credentials"}},
+		{"grant without a name", good + "grant " + mark, append(known, "grant")},
 		{"a secret for a method", tokenURL + clientID + "client_auth " + testSecret + " " + mark, append(methods, "client_auth", "unknown")},
-		{"unknown grant", good + "grant bogus " + mark, []string{"grant", "'bogus'", "known", "client_credentials"}},
+		{"unknown grant", good + "grant bogus " + mark, append(known, "grant", "'bogus'", "unknown")},
 		{"grant with an argument", good + "grant client_credentials surplus " + mark, []string{"grant client_credentials", "no argument", "'surplus'"}},
 		{"grant with a block", good + "grant client_credentials {\ninner " + mark + "\n}", []string{"grant client_credentials", "no options", "'inner'"}},
 	}
@@ -320,11 +332,13 @@ func TestBadSchedule(t *testing.T) {
 		"expiry_margin":    {"1ms", "1h"},
 		"default_lifetime": {"1s", "24h"},
 		"timeout":          {"100ms", "10m"},
+		"idle_timeout":     {"1s", "24h"},
 	}
 	outside := map[string][]string{
 		"expiry_margin":    {"0", "0s", "-1s", "999us", "61m"},
 		"default_lifetime": {"0", "-1h", "999ms", "25h", "2d"},
 		"timeout":          {"0", "-1s", "99ms", "601s"},
+		"idle_timeout":     {"0", "-1m", "999ms", "25h"},
 	}
 	for _, option := range sorted(ranges) {
 		for _, value := range outside[option] {
@@ -334,6 +348,22 @@ func TestBadSchedule(t *testing.T) {
 			rows = append(rows, badConfig{option + " " + strconv.Quote(value), good + option + " " + strconv.Quote(value) + " " + mark, []string{option}})
 		}
 		rows = append(rows, badConfig{option + " from a placeholder", good + option + " {env.DURATION} " + mark, []string{option, "duration", "10s"}})
+	}
+	const template = good + "audience {host}\n"
+	for _, value := range []string{"0", "-1", "1e3", "1.5", "many", "99999999999999999999", "{env.N}"} {
+		rows = append(rows, badConfig{"max_tokens " + value, template + "max_tokens " + value + " " + mark, []string{"max_tokens", "'" + value + "'", "whole number"}})
+	}
+	for _, value := range []string{"0", "-1", "NaN", "fast", "10/m", "/s", "{env.N}"} {
+		rows = append(rows, badConfig{"max_new " + strings.ReplaceAll(value, "/", "|"), template + "max_new " + value + " " + mark, []string{"max_new", "'" + value + "'", "10/s"}})
+	}
+	rows = append(rows,
+		badConfig{"max_tokens too large", template + "max_tokens 1000001 " + mark, []string{"max_tokens", "1000001", "out of range", "1 to 1000000"}},
+		badConfig{"max_new too large", template + "max_new 1001 " + mark, []string{"max_new", "1001", "out of range", "0.1 to 1000"}},
+		badConfig{"max_new too small", template + "max_new 0.09/s " + mark, []string{"max_new", "0.09", "out of range", "0.1 to 1000"}},
+		badConfig{"max_new without end", template + "max_new Inf " + mark, []string{"max_new", "Inf", "out of range"}},
+	)
+	for _, option := range []string{"max_tokens", "max_new", "idle_timeout"} {
+		rows = append(rows, badConfig{option + " of what is no template", good + "audience {env.AUDIENCE}\n" + sampleOptions[option] + " " + mark, []string{option, "placeholders of a request", "single token"}})
 	}
 	runCredentialRows(t, rows)
 }
@@ -413,20 +443,71 @@ func TestBadShape(t *testing.T) {
 	runCredentialRows(t, rows)
 }
 
+// requestPlaceholders are what a request fills, and words of what is said where
+// that is not allowed.
+var requestPlaceholders = map[string][]string{
+	"{host}":                              {"{http.request.host}", "request placeholder"},
+	"{header.X-Tenant}":                   {"{http.request.header.X-Tenant}", "request placeholder"},
+	"{http.request.uri}":                  {"{http.request.uri}", "request placeholder"},
+	"{http.vars.x}":                       {"{http.vars.x}", "request placeholder"},
+	"{http.auth.user.id}":                 {"{http.auth.user.id}", "request placeholder"},
+	"{env.A}{http.request.header.Cookie}": {"{http.request.header.Cookie}", "request placeholder"},
+}
+
+// badPlaceholders are those that are allowed nowhere.
+var badPlaceholders = map[string][]string{
+	"{file.name}":                           {"{file.name}", "slash", "{file./path/to/name}"},
+	"{foo}":                                 {"{foo}", "unknown placeholder", "{env.*}"},
+	"{http.reverse_proxy.upstream.address}": {"{http.reverse_proxy.upstream.address}", "not allowed"},
+	"{rp.header.X-A}":                       {"{http.reverse_proxy.header.X-A}", "not allowed"},
+	"{resp.header.X-A}":                     {"{http.intercept.header.X-A}", "not allowed"},
+	"{http.request.host}{http.error.message}": {"{http.error.message}", "not allowed"},
+}
+
 // TestBadPlaceholders: a client must not choose where a secret goes, or which
 // file is read; and what nobody resolves is never sent as it stands.
 func TestBadPlaceholders(t *testing.T) {
-	options := []string{
-		"token_url https://%s/token",
-		"client_id %s",
-		"client_auth client_secret_basic %s",
-		"client_auth client_secret_post a%sz",
+	var rows []badConfig
+	add := func(option, placeholder string, want []string) {
+		head := strings.Join(strings.Fields(option), " ")
+		text := ""
+		for line := range strings.SplitSeq(fmt.Sprintf(option, placeholder), "\n") {
+			text += line
+			if strings.Contains(line, placeholder) {
+				text += " " + mark
+			}
+			text += "\n"
+		}
+		for _, part := range []string{tokenURL, clientID, clientAuth} {
+			name, _, _ := strings.Cut(part, " ")
+			if strings.HasPrefix(option, name) || name == "token_url" && strings.HasPrefix(option, "issuer") {
+				continue
+			}
+			text = part + text
+		}
+		word, _, _ := strings.Cut(option, " ")
+		rows = append(rows, badConfig{fmt.Sprintf(strings.ReplaceAll(head, "/", "|"), placeholder), text, append([]string{word}, want...)})
+	}
+	// a value that is sent may depend on the request, and on nothing that comes
+	// to be after it
+	for _, option := range []string{
 		"scopes read %s",
 		"audience https://%s",
 		"resource https://%s/",
 		"resource https://a.example.com/\nresource https://%s/",
 		"param tenant %s",
 		"param other x\nparam tenant %s",
+	} {
+		for _, placeholder := range sorted(badPlaceholders) {
+			add(option, placeholder, badPlaceholders[placeholder])
+		}
+	}
+	for _, option := range []string{
+		"issuer https://%s",
+		"token_url https://%s/token",
+		"client_id %s",
+		"client_auth client_secret_basic %s",
+		"client_auth client_secret_post a%sz",
 		"proxy http://%s:3128",
 		"request {\nbody form\ngrant_type %s\n}",
 		"request {\nbody form\nheader X-A %s\n}",
@@ -434,48 +515,27 @@ func TestBadPlaceholders(t *testing.T) {
 		"tls {\ninsecure_skip_verify\nserver_name %s\n}",
 		"tls {\nkey /x\ncert %s\n}",
 		"tls {\ncert /x\nkey %s\n}",
+		"dpop {\nkey_file %s\n}",
 		// names are literal, so that no placeholder is allowed in them
 		"param %s x",
 		"request {\nbody form\nrename %s x\n}",
 		"request {\nbody form\nrename x %s\n}",
 		"response {\nexpires_unit s\naccess_token %s\n}",
 		"response {\nexpires_unit s\nerror_description a.%s\n}",
-	}
-	placeholders := map[string][]string{
-		"{host}":                              {"{http.request.host}", "request placeholder"},
-		"{header.X-Tenant}":                   {"{http.request.header.X-Tenant}", "request placeholder"},
-		"{http.request.uri}":                  {"{http.request.uri}", "request placeholder"},
-		"{http.vars.x}":                       {"{http.vars.x}", "request placeholder"},
-		"{file.name}":                         {"{file.name}", "slash", "{file./path/to/name}"},
-		"{foo}":                               {"{foo}", "unknown placeholder", "{env.*}"},
-		"{env.A}{http.request.header.Cookie}": {"{http.request.header.Cookie}", "request placeholder"},
-	}
-	var rows []badConfig
-	for _, option := range options {
-		for _, placeholder := range sorted(placeholders) {
-			head := strings.Join(strings.Fields(option), " ")
-			text := ""
-			for line := range strings.SplitSeq(fmt.Sprintf(option, placeholder), "\n") {
-				text += line
-				if strings.Contains(line, placeholder) {
-					text += " " + mark
+	} {
+		for _, placeholders := range []map[string][]string{requestPlaceholders, badPlaceholders} {
+			for _, placeholder := range sorted(placeholders) {
+				want := placeholders[placeholder]
+				switch {
+				case strings.Contains(option, "rename") || strings.Contains(option, "response") || strings.HasPrefix(option, "param %s"):
+					want = []string{"placeholder"}
+				case strings.Contains(placeholder, "}{http.error"): // the first of the two is told
+					want = []string{"{http.request.host}", "not allowed"}
+				case strings.HasPrefix(option, "client_auth") && placeholder == "{foo}":
+					want = want[1:] // it may be a part of a literal secret
 				}
-				text += "\n"
+				add(option, placeholder, want)
 			}
-			for _, part := range []string{tokenURL, clientID, clientAuth} {
-				if name, _, _ := strings.Cut(part, " "); !strings.HasPrefix(option, name) {
-					text = part + text
-				}
-			}
-			want := placeholders[placeholder]
-			switch {
-			case strings.Contains(option, "rename") || strings.Contains(option, "response") || strings.HasPrefix(option, "param %s"):
-				want = []string{"placeholder"}
-			case strings.HasPrefix(option, "client_auth") && placeholder == "{foo}":
-				want = want[1:] // it may be a part of a literal secret
-			}
-			word, _, _ := strings.Cut(option, " ")
-			rows = append(rows, badConfig{fmt.Sprintf(strings.ReplaceAll(head, "/", "|"), placeholder), text, append([]string{word}, want...)})
 		}
 	}
 	// with a block after the secret, too, the line is the secret's
@@ -489,6 +549,31 @@ func TestBadPlaceholders(t *testing.T) {
 		[]string{"client_auth", "secret", "placeholder"},
 	})
 	runCredentialRows(t, rows)
+}
+
+// TestTemplatePlaceholders: what a request fills is allowed in what is sent, and
+// makes the credential a template: max_tokens is refused elsewhere.
+func TestTemplatePlaceholders(t *testing.T) {
+	for _, option := range []string{
+		"scopes read %s", "audience https://%s", "resource https://%s/", "resource urn:a\nresource https://%s/", "param tenant %s",
+		"grant jwt_bearer {\nkey_file /run/secrets/key.pem\nclaim tenant %s\n}",
+		"grant jwt_bearer {\nkey_file /run/secrets/key.pem\nclaim a b\nclaim tenant x%sx\n}",
+		"grant token_exchange {\nsubject_token %s\n}",
+	} {
+		for _, placeholder := range append(sorted(requestPlaceholders), "{cookie.session}", "{client_ip}", "{tls_client_subject}", "{labels.1}", "{query.tenant}", "{file}") {
+			name := fmt.Sprintf(strings.ReplaceAll(strings.Join(strings.Fields(option), " "), "/", "|"), placeholder)
+			for _, place := range credentialPlaces {
+				t.Run(name+"/"+place.name, func(t *testing.T) {
+					loads(t, place.config(good+fmt.Sprintf(option, placeholder)+"\nmax_tokens 5\nmax_new 0.5\nidle_timeout 1m"))
+				})
+			}
+		}
+	}
+	for _, place := range credentialPlaces {
+		t.Run("subject_token request/"+place.name, func(t *testing.T) {
+			loads(t, place.config(good+"grant token_exchange {\nsubject_token request\nsubject_audience api\n}\nmax_tokens 1000000\nmax_new 1000/s\nidle_timeout 24h"))
+		})
+	}
 }
 
 func TestBadGlobalOption(t *testing.T) {
@@ -767,7 +852,8 @@ func TestBadCredentialJSON(t *testing.T) {
 		{"response unit", with(`"response": {"expires_unit": "h"}`), []string{"response", "expires_unit", "'h'", "ms"}},
 		{"tls cert without a key", with(`"tls": {"cert": "/x"}`), []string{"tls", "cert", "key"}},
 		{"proxy", with(`"proxy": "proxy.example.com:3128"`), []string{"proxy", "http", "socks5"}},
-		{"request placeholder", with(`"audience": "{http.request.host}"`), []string{"audience", "{http.request.host}"}},
+		{"request placeholder", `{"token_url": "https://idp.example.com/token", "client_id": "{http.request.host}", "client_auth": {"method": "none"}}`, []string{"client_id", "{http.request.host}"}},
+		{"placeholder of a later time", with(`"audience": "{http.reverse_proxy.upstream.host}"`), []string{"audience", "{http.reverse_proxy.upstream.host}", "not allowed"}},
 		{"unknown placeholder", with(`"audience": "{foo}"`), []string{"audience", "{foo}", "{env.*}"}},
 		{"unknown field", with(`"bogus": 1`), []string{"bogus", "unknown field"}},
 		{"unknown field of request", with(`"request": {"bogus": 1}`), []string{"bogus", "unknown field"}},

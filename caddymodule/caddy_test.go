@@ -30,6 +30,7 @@ type parts struct {
 	upstream *authserver.Listener
 	proxy    string // Caddy's address
 	log      string // the file of Caddy's log, at debug level
+	storage  string // Caddy's storage
 	client   *http.Client
 }
 
@@ -51,7 +52,7 @@ func newParts(t *testing.T, config authserver.Config) *parts {
 func assemble(t *testing.T, auth *authserver.Server) *parts {
 	t.Helper()
 	p := &parts{
-		t: t, auth: auth, proxy: freeAddr(t), log: filepath.Join(t.TempDir(), "caddy.log"),
+		t: t, auth: auth, proxy: freeAddr(t), log: filepath.Join(t.TempDir(), "caddy.log"), storage: filepath.Join(t.TempDir(), "storage"),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 30 * time.Second},
 	}
 	p.server = listen(t, "127.0.0.1:0", auth)
@@ -94,6 +95,7 @@ func (p *parts) caddyfile(credential, site string) string {
 	return strings.NewReplacer("$API", p.upstream.Addr()).Replace(fmt.Sprintf(`{
 	admin off
 	persist_config off
+	storage file_system %s
 	log {
 		output file %s
 		level DEBUG
@@ -108,7 +110,7 @@ http://%s {
 	bind 127.0.0.1
 	%s
 }
-`, p.log, credential, p.proxy, site))
+`, p.storage, p.log, credential, p.proxy, site))
 }
 
 // load has Caddy run a Caddyfile until the test ends.
@@ -131,6 +133,10 @@ func (p *parts) load(caddyfile string) error {
 func (p *parts) nothingLeft() {
 	pool.Range(func(key, _ any) bool {
 		p.t.Errorf("left in the pool: %v", key)
+		return true
+	})
+	chains.Range(func(key, _ any) bool {
+		p.t.Errorf("a refresh token is left in its pool: %q", key)
 		return true
 	})
 	transports.Range(func(any, any) bool {
@@ -249,4 +255,13 @@ func (p *parts) lines(text string) int {
 		}
 	}
 	return n
+}
+
+// stop ends Caddy, so that another one can go on where it was.
+func (p *parts) stop() {
+	p.t.Helper()
+	if err := caddy.Stop(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.client.CloseIdleConnections()
 }

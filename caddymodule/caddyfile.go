@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -163,6 +164,36 @@ func percent(d *caddyfile.Dispenser, to **float64) error {
 	return nil
 }
 
+// count reads a whole number above 0.
+func count(d *caddyfile.Dispenser, to *int) error {
+	option := d.Val()
+	var text string
+	if err := one(d, &text); err != nil {
+		return err
+	}
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 1 {
+		return d.Errf("%s: '%s' is not a whole number above 0", option, text)
+	}
+	*to = v
+	return nil
+}
+
+// perSecond reads a rate, written as 10 or 10/s.
+func perSecond(d *caddyfile.Dispenser, to *float64) error {
+	option := d.Val()
+	var text string
+	if err := one(d, &text); err != nil {
+		return err
+	}
+	v, err := strconv.ParseFloat(strings.TrimSuffix(text, "/s"), 64)
+	if err != nil || !(v > 0) {
+		return d.Errf("%s: '%s' is not a number a second such as 10 or 10/s", option, text)
+	}
+	*to = v
+	return nil
+}
+
 // unknownOption refuses a word that is no option here.
 func unknownOption(d *caddyfile.Dispenser, where string, known []string) error {
 	return d.Errf("unrecognized option '%s' in %s; known are: %s", d.Val(), where, strings.Join(known, ", "))
@@ -180,6 +211,7 @@ func expandShorthands(d *caddyfile.Dispenser) *caddyfile.Dispenser {
 // parseApp reads the global option, and merges it with an earlier one:
 //
 //	upstream_auth {
+//		encryption_key <key> [<older key…>]
 //		credential <name> {
 //			…
 //		}
@@ -197,8 +229,20 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Errf("the global option upstream_auth takes no argument, but has '%s'", d.Val())
 	}
 	for d.NextBlock(0) {
+		if d.Val() == "encryption_key" {
+			if len(app.EncryptionKeys) > 0 {
+				return nil, d.Err("'encryption_key' is given twice: write the older keys behind the newest one")
+			}
+			if err := some(d, &app.EncryptionKeys); err != nil {
+				return nil, err
+			}
+			if err := checkKeys(app.EncryptionKeys); err != nil {
+				return nil, d.WrapErr(err)
+			}
+			continue
+		}
 		if d.Val() != "credential" {
-			return nil, unknownOption(d, "upstream_auth", []string{"credential"})
+			return nil, unknownOption(d, "upstream_auth", []string{"credential", "encryption_key"})
 		}
 		var name string
 		if !d.AllArgs(&name) {
@@ -289,7 +333,8 @@ func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*c
 		}
 	}
 	if i.Inline != nil {
-		if err := inline.finish(); err != nil {
+		err := cmp.Or(inline.finish(), b.locate(i.Inline.checkInline()), b.locate(i.checkExchange(&entry{template: i.Inline.template})))
+		if err != nil {
 			return nil, err
 		}
 	}

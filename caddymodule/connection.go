@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/signing"
 )
 
 // TLS is the connection to the authorization server. The files are read again
@@ -42,7 +45,10 @@ func (c *Credential) checkConnection() error {
 				return &optionError{"tls " + option, err}
 			}
 		}
+		_, holder := c.method.(clientauth.CertificateHolder)
 		switch {
+		case holder && t.Cert+t.Key != "":
+			return optionErrorf("tls cert", "stands beside a client_auth with a certificate of its own: write it there alone")
 		case t.Cert != "" && t.Key == "":
 			return optionErrorf("tls cert", "needs key, too")
 		case t.Key != "" && t.Cert == "":
@@ -97,8 +103,8 @@ func (t transport) Destruct() error {
 
 // open returns the transport for one token request, another one than before if
 // a file or a placeholder has changed.
-func (c *connection) open(r *resolver) (http.RoundTripper, error) {
-	key, build, err := c.settings(r)
+func (c *connection) open(r *resolver, client *proof, m clientauth.Method) (http.RoundTripper, error) {
+	key, build, err := c.settings(r, client, m)
 	if err != nil {
 		return nil, err
 	}
@@ -130,27 +136,39 @@ func (c *connection) close() {
 	}
 }
 
-// settings reads what the transport is made of.
-func (c *connection) settings(r *resolver) (key string, build func() (transport, error), err error) {
-	options := c.tls
+// certificate is what a way shows, where it is what the client is proved with.
+func (*connection) certificate(way http.RoundTripper, m clientauth.Method) *tls.Certificate {
+	t, ok := way.(transport)
+	if _, holder := m.(clientauth.CertificateHolder); !holder || !ok || len(t.TLSClientConfig.Certificates) == 0 {
+		return nil
+	}
+	return &t.TLSClientConfig.Certificates[0]
+}
+
+// settings reads what the transport is made of. The client's certificate is one
+// of its proofs.
+func (c *connection) settings(r *resolver, client *proof, m clientauth.Method) (key string, build func() (transport, error), err error) {
+	options, block := c.tls, "tls"
 	if options == nil {
 		options = &TLS{}
+	}
+	certFile, keyFile := options.Cert, options.Key
+	if holder, ok := m.(clientauth.CertificateHolder); ok {
+		block = "client_auth"
+		certFile, keyFile = holder.CertificateFiles()
 	}
 	var ca, cert, certKey []byte
 	var serverName, proxy string
 	for _, file := range []struct {
-		option, path string
-		content      *[]byte
-	}{{"ca", options.CA, &ca}, {"cert", options.Cert, &cert}, {"key", options.Key, &certKey}} {
+		block, option, path string
+		content             *[]byte
+		read                func(string) ([]byte, error)
+	}{{"tls", "ca", options.CA, &ca, r.secretFile}, {block, "cert", certFile, &cert, client.secretFile}, {block, "key", keyFile, &certKey, client.secretFile}} {
 		if file.path == "" {
 			continue
 		}
-		path, err := r.resolve(file.path)
-		if err == nil {
-			*file.content, err = r.readFile(path)
-		}
-		if err != nil {
-			return "", nil, fmt.Errorf("tls %s: %w", file.option, err)
+		if *file.content, err = file.read(file.path); err != nil {
+			return "", nil, fmt.Errorf("%s %s: %w", file.block, file.option, err)
 		}
 	}
 	if serverName, err = r.resolve(options.ServerName); err != nil {
@@ -174,9 +192,9 @@ func (c *connection) settings(r *resolver) (key string, build func() (transport,
 			}
 		}
 		if cert != nil {
-			pair, err := tls.X509KeyPair(cert, certKey)
+			pair, err := signing.Certificate(cert, certKey, time.Now())
 			if err != nil {
-				return transport{}, fmt.Errorf("tls cert and key: %w", err)
+				return transport{}, fmt.Errorf("%s: %w", block, err)
 			}
 			conf.Certificates = []tls.Certificate{pair}
 		}

@@ -20,14 +20,22 @@ import (
 // placeholders {env.*} and {file.*}, which are resolved at each token request:
 // a secret that is rotated in its file is used without a reload.
 type Credential struct {
+	// Issuer is the server's issuer identifier: its token endpoint, and what it
+	// supports, are read from its metadata (RFC 8414, OpenID Connect
+	// Discovery), whose issuer has to be exactly this one. The last metadata
+	// that was read serves while the server is away. Either this or TokenURL.
+	Issuer string `json:"issuer,omitempty"`
+
 	// TokenURL is the token endpoint (RFC 6749 §3.2): https, or http to a
-	// loopback host. Required.
+	// loopback host. Either this or Issuer.
 	TokenURL string `json:"token_url,omitempty"`
 
 	// GrantRaw is what is asked for. Default: client_credentials.
 	GrantRaw json.RawMessage `json:"grant,omitempty" caddy:"namespace=upstream_auth.grants inline_key=type"`
 
-	// ClientID is the client's identifier at the server. Required.
+	// ClientID is the client's identifier at the server. Required, but for the
+	// grant jwt_bearer and the client authentication jwt_file, which name the
+	// client themselves.
 	ClientID string `json:"client_id,omitempty"`
 
 	// ClientAuthRaw is how the client proves who it is. It is never guessed by
@@ -37,6 +45,10 @@ type Credential struct {
 	// Scopes are asked for (RFC 6749 §3.3). A scope that the server leaves out
 	// of its answer is warned about.
 	Scopes []string `json:"scopes,omitempty"`
+
+	// RefreshScopes sends the scopes with a refresh, too, for servers that want
+	// them. Default: a refresh asks for what was granted (RFC 6749 §6).
+	RefreshScopes bool `json:"refresh_scopes,omitempty"`
 
 	// Audience is the parameter "audience", which many servers know.
 	Audience string `json:"audience,omitempty"`
@@ -61,7 +73,8 @@ type Credential struct {
 	// 24h. Default: 5m.
 	DefaultLifetime caddy.Duration `json:"default_lifetime,omitempty"`
 
-	// Timeout ends one token request. Default: 10s.
+	// Timeout ends one token request. Default: 10s, and 60s for a grant that
+	// spends a refresh token: an answer that is not waited for may be lost.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// Request is the shape of the token request, for a server with its own words.
@@ -77,13 +90,31 @@ type Credential struct {
 	// socks5 or socks5h. Default: the environment's (HTTPS_PROXY, NO_PROXY).
 	Proxy string `json:"proxy,omitempty"`
 
-	// InsecureTokenURL allows a token_url that is http to another host than a
-	// loopback one: the secret and the token then travel in the clear.
+	// InsecureTokenURL allows a token_url, or an issuer and its endpoints, that
+	// are http to another host than a loopback one: the secret and the token
+	// then travel in the clear.
 	InsecureTokenURL bool `json:"insecure_token_url,omitempty"`
+
+	// DPoP binds the tokens to a key (RFC 9449). For the transport alone.
+	DPoP *DPoP `json:"dpop,omitempty"`
+
+	// MaxTokens is how many tokens a template may hold at once, one for each
+	// distinct value that requests bring. When all are in use, further values
+	// get 503. From 1 to 1000000. Default: 1000.
+	MaxTokens int `json:"max_tokens,omitempty"`
+
+	// MaxNew is how many tokens for new values a template asks for in a second.
+	// From 0.1 to 1000. Default: 10.
+	MaxNew float64 `json:"max_new,omitempty"`
+
+	// IdleTimeout is how long a template keeps the token of a value that no
+	// request brings any more. Default: 10m.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 
 	grant     grants.Grant
 	grantName string
 	method    clientauth.Method
+	template  template
 }
 
 // RequestShape is what differs from RFC 6749 in a server's token request.
@@ -119,7 +150,8 @@ func (c *Credential) load(ctx caddy.Context) error {
 	if c.GrantRaw == nil {
 		c.GrantRaw = json.RawMessage(`{"type":"client_credentials"}`)
 	}
-	if err := knownModule(c.GrantRaw, "grant", "type", grants.Namespace); err != nil {
+	raw := c.GrantRaw // gone once it is loaded
+	if err := knownModule(raw, "grant", "type", grants.Namespace); err != nil {
 		return err
 	}
 	mod, err := ctx.LoadModule(c, "GrantRaw")
@@ -130,12 +162,19 @@ func (c *Credential) load(ctx caddy.Context) error {
 	if c.grant, ok = mod.(grants.Grant); !ok {
 		return optionErrorf("grant", "module %T is not a grants.Grant", mod)
 	}
+	if err := c.checkGuest(raw, "grant", c.grant); err != nil {
+		return err
+	}
 	c.grantName = mod.(caddy.Module).CaddyModule().ID.Name()
 
 	if c.ClientAuthRaw == nil {
 		return nil
 	}
-	if err := knownModule(c.ClientAuthRaw, "client_auth", "method", clientauth.Namespace); err != nil {
+	raw = c.ClientAuthRaw
+	if err := knownModule(raw, "client_auth", "method", clientauth.Namespace); err != nil {
+		return err
+	}
+	if err := c.checkGuest(raw, "client_auth", nil); err != nil {
 		return err
 	}
 	mod, err = ctx.LoadModule(c, "ClientAuthRaw")
@@ -149,7 +188,7 @@ func (c *Credential) load(ctx caddy.Context) error {
 }
 
 // knownModule looks into a guest module's raw configuration: its name has to
-// be a known one, and no value in it may hold a placeholder of a request.
+// be a known one.
 func knownModule(raw json.RawMessage, option, key, namespace string) error {
 	var values map[string]any
 	err := json.Unmarshal(raw, &values)
@@ -160,14 +199,51 @@ func knownModule(raw json.RawMessage, option, key, namespace string) error {
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
 		return unknownGuest(option, name, namespace)
 	}
+	return nil
+}
+
+// checkGuest looks at the placeholders in a guest module's options: those of a
+// request are allowed only where the module says so, and make the credential a
+// template.
+func (c *Credential) checkGuest(raw json.RawMessage, option string, guest any) error {
+	var values map[string]any
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return &optionError{option, err}
+	}
+	var templated []string
+	if t, ok := guest.(grants.Templated); ok {
+		templated = t.TemplateOptions()
+	}
 	for _, name := range sorted(values) {
-		if s, ok := values[name].(string); ok {
-			if err := checkSecretPlaceholders(s); err != nil {
+		check := checkSecretPlaceholders
+		if slices.Contains(templated, name) {
+			check = c.template.take
+		}
+		for _, s := range stringsIn(values[name]) {
+			if err := check(s); err != nil {
 				return optionErrorf(option, "%s: %w", name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// stringsIn lists the strings in a JSON value.
+func stringsIn(v any) []string {
+	var out []string
+	switch v := v.(type) {
+	case string:
+		out = append(out, v)
+	case []any:
+		for _, e := range v {
+			out = append(out, stringsIn(e)...)
+		}
+	case map[string]any:
+		for _, name := range sorted(v) {
+			out = append(out, stringsIn(v[name])...)
+		}
+	}
+	return out
 }
 
 // unknownGuest refuses the name of a guest module. A secret that stands where
@@ -197,6 +273,15 @@ func sorted[V any](m map[string]V) []string {
 	return names
 }
 
+// refreshTimeout ends a token request that spends a refresh token.
+const refreshTimeout = time.Minute
+
+// refreshing tells whether the credential keeps a refresh token.
+func (c *Credential) refreshing() bool {
+	_, ok := c.grant.(grants.Refreshing)
+	return ok
+}
+
 // policy is the credential's schedule with its defaults.
 func (c *Credential) policy() token.Policy {
 	p := token.Policy{
@@ -204,6 +289,9 @@ func (c *Credential) policy() token.Policy {
 		ExpiryMargin:    token.DefaultExpiryMargin,
 		DefaultLifetime: token.DefaultLifetime,
 		Timeout:         token.DefaultTimeout,
+	}
+	if c.refreshing() {
+		p.Timeout = refreshTimeout
 	}
 	if c.RefreshAt != nil {
 		p.RefreshAt = *c.RefreshAt

@@ -56,6 +56,7 @@ func (p *credentialParser) finish() error {
 // credentialOptions are the options by name; each is read with the dispenser
 // on its name.
 var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser) error{
+	"issuer":    func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Issuer) },
 	"token_url": func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.TokenURL) },
 	"client_id": func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.ClientID) },
 	"audience":  func(p *credentialParser, d *caddyfile.Dispenser) error { return one(d, &p.credential.Audience) },
@@ -92,6 +93,15 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 		return duration(d, &p.credential.DefaultLifetime)
 	},
 	"timeout": func(p *credentialParser, d *caddyfile.Dispenser) error { return duration(d, &p.credential.Timeout) },
+	"refresh_scopes": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return none(d, &p.credential.RefreshScopes)
+	},
+	"max_tokens": func(p *credentialParser, d *caddyfile.Dispenser) error { return count(d, &p.credential.MaxTokens) },
+	"max_new":    func(p *credentialParser, d *caddyfile.Dispenser) error { return perSecond(d, &p.credential.MaxNew) },
+	"idle_timeout": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return duration(d, &p.credential.IdleTimeout)
+	},
+	"dpop": (*credentialParser).dpop,
 	"insecure_token_url": func(p *credentialParser, d *caddyfile.Dispenser) error {
 		return none(d, &p.credential.InsecureTokenURL)
 	},
@@ -117,7 +127,11 @@ func (p *credentialParser) guest(d *caddyfile.Dispenser, namespace, inlineKey st
 		return nil, nil, "", err
 	}
 	raw = caddyconfig.JSONModuleObject(unmarshaled, inlineKey, name, nil)
-	return unmarshaled, raw, name, p.locate(knownModule(raw, option, inlineKey, namespace))
+	var guest any
+	if option == "grant" {
+		guest = unmarshaled
+	}
+	return unmarshaled, raw, name, p.locate(p.credential.checkGuest(raw, option, guest))
 }
 
 func (p *credentialParser) grant(d *caddyfile.Dispenser) error {
@@ -225,6 +239,13 @@ func (p *credentialParser) response(d *caddyfile.Dispenser) error {
 		"error":             text(&s.Error),
 		"error_description": text(&s.ErrorDescription),
 		"expires_unit":      text(&s.ExpiresUnit),
+	})
+}
+
+func (p *credentialParser) dpop(d *caddyfile.Dispenser) error {
+	p.credential.DPoP = new(DPoP)
+	return p.sub(d, map[string]func(*caddyfile.Dispenser) error{
+		"key_file": text(&p.credential.DPoP.KeyFile),
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/store"
 )
 
 // optionError is a mistake in one option of a block, which may be one in a
@@ -52,7 +52,8 @@ func checkName(name string) error {
 // as an *optionError. It reads no file and resolves nothing.
 func (c *Credential) check() error {
 	for _, check := range []func() error{
-		c.checkTokenURL, c.checkClient, c.checkParams, c.checkPolicy, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
+		c.checkServer, c.checkClient, c.checkLogin, c.checkParams, c.checkPolicy, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
+		c.DPoP.check, c.checkTemplate,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -61,54 +62,8 @@ func (c *Credential) check() error {
 	return nil
 }
 
-func (c *Credential) checkTokenURL() error {
-	if c.TokenURL == "" {
-		return optionErrorf("token_url", "is missing: write the server's token endpoint, token_url https://…")
-	}
-	if err := checkPlaceholders(c.TokenURL); err != nil {
-		return &optionError{"token_url", err}
-	}
-	if hasPlaceholder(c.TokenURL) {
-		return nil // checked at the token request
-	}
-	if err := c.allowedTokenURL(c.TokenURL); err != nil {
-		return &optionError{"token_url", err}
-	}
-	return nil
-}
-
-// allowedTokenURL tells whether a secret may be sent to a URL.
-func (c *Credential) allowedTokenURL(raw string) error {
-	u, err := url.Parse(raw) // which may hold a secret, so no message repeats it
-	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return errors.New("is not the URL of a token endpoint: expected https://host/path")
-	}
-	switch {
-	case u.User != nil:
-		return errors.New("holds a user: write client_id and client_auth instead")
-	case u.Fragment != "":
-		return errors.New("holds a fragment (#), which RFC 6749 §3.2 forbids")
-	case u.Scheme == "https" || c.InsecureTokenURL:
-		return nil
-	case !isLoopback(u.Hostname()):
-		return fmt.Errorf("is http to %s, which is no loopback host, so the secret would travel in the clear: write https, or insecure_token_url to allow it", u.Host)
-	case c.Proxy != "":
-		return errors.New("is http through a proxy, so the secret would travel in the clear: write https, or insecure_token_url to allow it")
-	}
-	return nil
-}
-
-// isLoopback tells whether a host is this machine. Of names it is localhost
-// alone: others below it are asked of DNS, which may answer anything.
-func isLoopback(host string) bool {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.Unmap().IsLoopback()
-	}
-	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
-}
-
 func (c *Credential) checkClient() error {
-	if c.ClientID == "" {
+	if c.ClientID == "" && !c.namesClient() {
 		return optionErrorf("client_id", "is missing")
 	}
 	if err := checkPlaceholders(c.ClientID); err != nil {
@@ -124,12 +79,64 @@ func (c *Credential) checkClient() error {
 	return nil
 }
 
+// namesClient tells whether the grant or the client authentication says who the
+// client is.
+func (c *Credential) namesClient() bool {
+	if m, ok := c.method.(clientauth.Identifying); ok && m.ClientIDOptional() {
+		return true
+	}
+	switch c.method.(type) {
+	case nil, clientauth.None, *clientauth.None:
+	default:
+		return false // it proves the client that client_id names
+	}
+	g, ok := c.grant.(grants.Identifying)
+	return ok && g.ClientIDOptional()
+}
+
+// checkInline refuses, for a credential that is written in place, what needs a
+// name.
+func (c *Credential) checkInline() error {
+	if !c.refreshing() {
+		return nil
+	}
+	return optionErrorf("grant", "%s keeps a refresh token under its credential's name, so it cannot be written in place: define the credential in the global options", c.grantName)
+}
+
+// checkTemplate looks at what is of use for a template alone, and at what a
+// template cannot do.
+func (c *Credential) checkTemplate() error {
+	if g, ok := c.grant.(grants.Exchanging); ok && g.FromRequest() {
+		c.template.exchanges, c.template.audience = true, g.SubjectAudience()
+	}
+	ofTemplate := map[string]bool{"max_tokens": c.MaxTokens != 0, "max_new": c.MaxNew != 0, "idle_timeout": c.IdleTimeout != 0}
+	for _, option := range sorted(ofTemplate) {
+		if ofTemplate[option] && !c.template.is() {
+			return optionErrorf(option, "is for a credential with placeholders of a request, or with subject_token request; this one has a single token")
+		}
+	}
+	switch {
+	case c.MaxTokens != 0 && (c.MaxTokens < 1 || c.MaxTokens > 1_000_000):
+		return optionErrorf("max_tokens", "%d is out of range: expected 1 to 1000000", c.MaxTokens)
+	case c.MaxNew != 0 && !(c.MaxNew >= 0.1 && c.MaxNew <= 1000):
+		return optionErrorf("max_new", "%g is out of range: expected 0.1 to 1000 a second", c.MaxNew)
+	case c.template.is() && c.refreshing():
+		return optionErrorf("grant", "the grant %s keeps one refresh token, so its credential can hold no placeholder of a request", c.grantName)
+	case c.RefreshScopes && (!c.refreshing() || len(c.Scopes) == 0):
+		return optionErrorf("refresh_scopes", "is for a grant with a refresh token, beside scopes")
+	}
+	if c.IdleTimeout != 0 {
+		return checkDuration("idle_timeout", c.IdleTimeout)
+	}
+	return nil
+}
+
 func (c *Credential) checkParams() error {
-	if err := checkPlaceholders(c.Audience); err != nil {
+	if err := c.template.take(c.Audience); err != nil {
 		return &optionError{"audience", err}
 	}
 	for _, s := range c.Scopes {
-		err := checkPlaceholders(s)
+		err := c.template.takeScope(s)
 		if err == nil && !hasPlaceholder(s) {
 			err = checkScope(s)
 		}
@@ -138,7 +145,7 @@ func (c *Credential) checkParams() error {
 		}
 	}
 	for _, r := range c.Resource {
-		if err := checkPlaceholders(r); err != nil {
+		if err := c.template.take(r); err != nil {
 			return &optionError{"resource " + r, err}
 		}
 		if u, err := url.Parse(r); !hasPlaceholder(r) && (err != nil || !u.IsAbs() || u.Fragment != "") {
@@ -187,7 +194,7 @@ func (c *Credential) checkParam(name string, values []string) error {
 		return errors.New("is set by client_id and client_auth")
 	}
 	for _, v := range values {
-		if err := checkPlaceholders(v); err != nil {
+		if err := c.template.take(v); err != nil {
 			return err
 		}
 	}
@@ -199,6 +206,7 @@ var durationRanges = map[string][2]time.Duration{
 	"expiry_margin":    {time.Millisecond, time.Hour},
 	"default_lifetime": {time.Second, 24 * time.Hour},
 	"timeout":          {100 * time.Millisecond, 10 * time.Minute},
+	"idle_timeout":     {time.Second, 24 * time.Hour},
 	"wait":             {0, 10 * time.Minute},
 }
 
@@ -324,4 +332,21 @@ func (s *ResponseShape) check() error {
 		}
 	}
 	return checkOneOf("response expires_unit", s.ExpiresUnit, "s", "ms")
+}
+
+// checkKeys looks at encryption keys as they are written. What is behind a
+// placeholder is looked at when the config is loaded.
+func checkKeys(keys []string) error {
+	for _, key := range keys {
+		if err := checkSecretPlaceholders(key); err != nil {
+			return fmt.Errorf("encryption_key: %w", err)
+		}
+	}
+	if slices.ContainsFunc(keys, hasPlaceholder) {
+		return nil
+	}
+	if _, err := store.ParseKeys(keys); err != nil {
+		return fmt.Errorf("encryption_key: %w", err)
+	}
+	return nil
 }

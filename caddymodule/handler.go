@@ -49,6 +49,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.inject, err = h.provision(ctx); err != nil {
 		return err
 	}
+	if h.inject.entry.proven {
+		return h.blame(optionErrorf("dpop", "each request carries a proof for the upstream's URL, which the handler does not know: write transport upstream_auth in reverse_proxy"))
+	}
 	if h.inject.header != defaultHeader {
 		ctx.Logger().Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token; the transport upstream_auth keeps it out",
 			zap.String("credential", h.inject.name), zap.String("header", h.inject.header))
@@ -59,7 +62,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.inject.guard(r.Header)
-	if refusal := h.inject.apply(r); refusal != nil {
+	t, refusal := h.inject.apply(r)
+	if refusal != nil {
 		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {
 			refusal.writeHeader(w.Header())
@@ -69,7 +73,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	err := next.ServeHTTP(w, r)
 	if err != nil {
 		// the error routes may lead to another upstream
-		h.inject.withdraw(r.Header)
+		h.inject.withdraw(r.Header, t)
 	}
 	return err
 }

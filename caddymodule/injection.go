@@ -40,7 +40,7 @@ type Injection struct {
 	Header string `json:"header,omitempty"`
 
 	// Scheme stands before the token, with a blank; an empty one stands for
-	// neither. Default: Bearer.
+	// neither. Default: Bearer, and DPoP for a credential with dpop.
 	Scheme *string `json:"scheme,omitempty"`
 
 	// ClientAuthorization is what becomes of the field as the client sent it:
@@ -61,8 +61,9 @@ type Injection struct {
 // injector does what an Injection says.
 type injector struct {
 	name    string
-	boxed   any // the name, boxed once for the replacer
-	source  *token.Source
+	boxed   any           // the name, boxed once for the replacer
+	source  *token.Source // nil for a template
+	entry   *entry
 	header  string
 	prefix  string
 	keep    bool
@@ -153,9 +154,12 @@ func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := i.checkExchange(e); err != nil {
+		return nil, i.blame(err)
+	}
 	in := &injector{
-		name: e.name, boxed: e.name, source: e.source,
-		header: defaultHeader, prefix: defaultScheme + " ",
+		name: e.name, boxed: e.name, source: e.source, entry: e,
+		header: defaultHeader, prefix: e.scheme + " ",
 		keep: i.ClientAuthorization == "keep", reject: i.ClientAuthorization == "reject",
 		pass: i.Unavailable == "pass", wait: defaultWait,
 		waiting: requestWait.WithLabelValues(e.name),
@@ -199,45 +203,60 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // apply puts the token on a request's header, or tells why the request must
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
-func (i *injector) apply(r *http.Request) *refusal {
+// The token is nil where the request goes on without one.
+func (i *injector) apply(r *http.Request) (*token.Token, *refusal) {
 	ctx, header := r.Context(), r.Header
 	announced := len(r.Trailer) > 0 && i.guardTrailer(r)
 	if i.keep || i.reject {
 		if clients := header[i.header]; len(clients) > 0 && i.keep {
 			i.count(ctx, kept)
-			return nil
+			return nil, nil
 		} else if (clients != nil || announced) && i.reject {
-			return i.refuse(clientRejected, http.StatusBadRequest, nil)
+			return nil, i.refuse(clientRejected, http.StatusBadRequest, nil)
 		}
 	}
 	result := injected
-	t := i.source.Token()
+	var t *token.Token
+	if i.source != nil {
+		t = i.source.Token()
+	}
 	if t == nil {
-		var err error
-		if t, err = i.await(ctx); err != nil {
+		var no *refusal
+		if t, result, no = i.await(r); no != nil {
 			delete(header, i.header) // what the client sent never passes
-			if i.pass && ctx.Err() == nil {
+			if i.pass && no.outcome == unavailable && ctx.Err() == nil {
 				i.count(ctx, passed)
-				return nil
+				return nil, nil
 			}
-			return i.refuseFor(err)
+			return nil, no
 		}
-		result = waited
 	}
 	// the slice is the request's own, for later handlers may write into it
 	header[i.header] = []string{i.text(t)}
 	i.count(ctx, result)
-	return nil
+	return t, nil
 }
 
-func (i *injector) await(ctx context.Context) (*token.Token, error) {
+// await finds a token that is not simply held: one that is still asked for, or
+// that is the request's own.
+func (i *injector) await(r *http.Request) (*token.Token, outcome, *refusal) {
+	if i.source == nil {
+		return i.distinct(r)
+	}
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
-	return i.source.Wait(ctx, i.wait)
+	t, err := i.source.Wait(r.Context(), i.wait)
+	if err != nil {
+		return nil, unavailable, i.refuseFor(err)
+	}
+	return t, waited, nil
 }
 
 // text is the field's value for a token.
 func (i *injector) text(t *token.Token) string {
+	if i.source == nil {
+		return i.prefix + t.Value // each request may have another one
+	}
 	if v := i.value.Load(); v != nil && v.token == t {
 		return v.text
 	}
@@ -269,10 +288,12 @@ func (i *injector) guard(header http.Header) {
 	header["Connection"] = []string{strings.Join(left, ", ")}
 }
 
-// withdraw takes the token off a header again.
-func (i *injector) withdraw(header http.Header) {
-	values, v := header[i.header], i.value.Load()
-	if v != nil && len(values) == 1 && values[0] == v.text {
+// withdraw takes a token off a header again.
+func (i *injector) withdraw(header http.Header, t *token.Token) {
+	if t == nil {
+		return
+	}
+	if values := header[i.header]; len(values) == 1 && strings.HasSuffix(values[0], t.Value) {
 		delete(header, i.header)
 	}
 }

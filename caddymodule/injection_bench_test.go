@@ -16,7 +16,7 @@ import (
 // issuer gives one token, of the size that a JWT has.
 type issuer struct{ text string }
 
-func (i issuer) Request(context.Context) (*oauth.Response, error) {
+func (i issuer) Request(context.Context, bool) (*oauth.Response, error) {
 	return &oauth.Response{AccessToken: i.text, ExpiresIn: time.Hour, Bearer: true}, nil
 }
 func (issuer) Stale() bool { return false }
@@ -60,7 +60,7 @@ func BenchmarkInjection(b *testing.B) {
 		inject func(*http.Request)
 	}{
 		{"upstream_auth", func(r *http.Request) {
-			if refusal := i.apply(r); refusal != nil {
+			if _, refusal := i.apply(r); refusal != nil {
 				b.Error(refusal.err)
 			}
 		}},
@@ -92,7 +92,7 @@ func TestInjectionAllocates(t *testing.T) {
 	i := newTestInjector(t)
 	r := &http.Request{Header: clientHeader()}
 	got := testing.AllocsPerRun(1000, func() {
-		if refusal := i.apply(r); refusal != nil {
+		if _, refusal := i.apply(r); refusal != nil {
 			t.Error(refusal.err)
 		}
 	})

@@ -1,13 +1,16 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
@@ -16,13 +19,26 @@ import (
 // each attempt. It remembers the state through reloads; the logger is lent.
 type journal struct {
 	name   string
+	login  string // what mends a refresh token that has ended
+	many   bool   // a template: what is wrong with one value is not told
 	logger atomic.Pointer[zap.Logger]
 
-	// written by the source's observer alone, one call at a time
+	mu      sync.Mutex
 	failing string // the failure that was told, "" while all is well
 	told    bool   // the first token was told
 	since   time.Time
 	notes   map[string]string // what was warned of, by subject
+}
+
+func newJournal(name string, c *Credential) *journal {
+	j := &journal{name: name, many: c.template.is()}
+	if c.refreshing() {
+		j.login = "write a new one into the grant refresh_token"
+		if _, ok := c.grant.(*grants.AuthorizationCode); ok {
+			j.login = "run: caddy upstream-auth login " + name
+		}
+	}
+	return j
 }
 
 func (j *journal) log() *zap.Logger {
@@ -34,6 +50,13 @@ func (j *journal) log() *zap.Logger {
 }
 
 func (j *journal) attempted(a token.Attempt) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if f := a.Failure; j.many && f != nil && f.Kind == oauth.Refused && f.Status != 0 && f.Code != "invalid_client" {
+		// clients choose the values, and could fill the log
+		j.log().Debug("token request for one value refused", zap.NamedError("cause", f))
+		return
+	}
 	if a.Failure != nil {
 		j.failed(a)
 		return
@@ -57,13 +80,22 @@ func (j *journal) attempted(a token.Attempt) {
 		j.log().Debug("access token renewed", append(fields, zap.Bool("same_token", a.Same))...)
 	}
 	j.told = true
-	j.note("lifetime", a.Assumed, "the server gave no usable lifetime for its token; default_lifetime is assumed", zap.Duration("assumed", a.Lifetime))
-	j.note("scopes", len(a.Missing) > 0, "the server granted fewer scopes than were asked for", zap.Strings("missing", a.Missing), zap.Strings("granted", a.Scopes))
-	j.note("token", !a.Bearer, "the token holds characters outside the b64token of RFC 6750; some upstreams may refuse it")
+	j.warn("lifetime", a.Assumed, "the server gave no usable lifetime for its token; default_lifetime is assumed", zap.Duration("assumed", a.Lifetime))
+	if j.many {
+		return // what was granted differs from value to value
+	}
+	j.warn("scopes", len(a.Missing) > 0, "the server granted fewer scopes than were asked for", zap.Strings("missing", a.Missing), zap.Strings("granted", a.Scopes))
+	j.warn("token", !a.Bearer, "the token holds characters outside the b64token of RFC 6750; some upstreams may refuse it")
 }
 
 // note warns of a condition when it begins or changes, and not again.
 func (j *journal) note(subject string, holds bool, message string, fields ...zap.Field) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.warn(subject, holds, message, fields...)
+}
+
+func (j *journal) warn(subject string, holds bool, message string, fields ...zap.Field) {
 	state := ""
 	if holds {
 		state = fmt.Sprint(fieldValues(fields)...)
@@ -97,6 +129,8 @@ func (j *journal) failed(a token.Attempt) {
 	if waiting {
 		state += ", waiting"
 	}
+	advice := j.advice(f)
+	state += advice
 	if f.Kind == oauth.Refused && f.Status == 0 { // nothing was sent: the cause is here
 		state += f.Err.Error()
 	}
@@ -124,9 +158,19 @@ func (j *journal) failed(a token.Attempt) {
 	if f.Err != nil {
 		fields = append(fields, zap.NamedError("cause", f.Err))
 	}
+	if advice != "" {
+		fields = append(fields, zap.String("advice", advice))
+	}
+	if j.many {
+		j.log().Error("token request failed; tokens that are held serve on, and other values are turned away", fields...)
+		return
+	}
 	if a.Held {
-		fields = append(fields, zap.Time("token_expires", a.Expires))
-		j.log().Warn("token request failed; the token held stays in use", fields...)
+		level := zap.WarnLevel
+		if advice != "" { // it may not pass by itself
+			level = zap.ErrorLevel
+		}
+		j.log().Log(level, "token request failed; the token held stays in use", append(fields, zap.Time("token_expires", a.Expires))...)
 		return
 	}
 	if waiting {
@@ -136,7 +180,26 @@ func (j *journal) failed(a token.Attempt) {
 	j.log().Error("token request failed and no token is held; requests are turned away until one is obtained", fields...)
 }
 
+// advice says what to do about a failure that has to do with a refresh token.
+func (j *journal) advice(f *oauth.Failure) string {
+	switch {
+	case errors.Is(f, token.ErrLoginRequired):
+		return j.login
+	case errors.Is(f, token.ErrEnded):
+		return "the server takes the refresh token no more; " + j.login + "; the new one is used within seconds, without a reload"
+	case errors.Is(f, token.ErrUnreadable):
+		return "mend the cause, or " + j.login + ", which keeps what is stored now beside it"
+	case errors.Is(f, token.ErrStorage):
+		return "see to Caddy's storage: no refresh token is spent while what comes of it cannot be stored"
+	case errors.Is(f, token.ErrAnswerLost):
+		return "the refresh token is tried again when the access token has ended; if the server then refuses it, " + j.login
+	}
+	return ""
+}
+
 func (j *journal) expired(s token.Snapshot) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	fields := []zap.Field{zap.Int("failures", s.Failures)}
 	if s.Failure != nil {
 		fields = append(fields, zap.NamedError("cause", s.Failure))

@@ -39,6 +39,9 @@ var (
 		Help:    "How long requests waited for a token; those that did not wait are not counted.",
 		Buckets: prometheus.DefBuckets,
 	}, []string{"credential"})
+	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts(opts("store_errors_total",
+		"Calls to Caddy's storage for a refresh token that failed, by what was to be done: load, save or delete.")),
+		[]string{"credential", "op"})
 	buildInfo = prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("build_info",
 		"Always 1; the label is the version of the plugin.")), []string{"version"})
 )
@@ -52,6 +55,10 @@ var (
 		"When the next token request is due, or the one under way was made, as a Unix time.", []string{"credential"}, nil)
 	lastSuccessDesc = prometheus.NewDesc("caddy_upstream_auth_token_last_success_timestamp_seconds",
 		"When a token request last succeeded, as a Unix time; 0 when none has.", []string{"credential"}, nil)
+	usableDesc = prometheus.NewDesc("caddy_upstream_auth_refresh_token_usable",
+		"Whether there is a refresh token that the server has not refused: 1 or 0; only for grants that keep one.", []string{"credential"}, nil)
+	templateTokensDesc = prometheus.NewDesc("caddy_upstream_auth_template_tokens",
+		"Tokens that a template credential holds, one for each distinct value.", []string{"credential"}, nil)
 	failuresDesc = prometheus.NewDesc("caddy_upstream_auth_token_consecutive_failures",
 		"Token requests that failed since the last success.", []string{"credential"}, nil)
 )
@@ -64,7 +71,7 @@ func vectors() []interface {
 	return []interface {
 		prometheus.Collector
 		DeletePartialMatch(prometheus.Labels) int
-	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait}
+	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait, storeErrors}
 }
 
 // collector is all metrics of the plugin as one, so that a registry takes them
@@ -89,7 +96,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 		v.Describe(ch)
 	}
 	buildInfo.Describe(ch)
-	for _, d := range []*prometheus.Desc{expiryDesc, refreshDesc, lastSuccessDesc, failuresDesc} {
+	for _, d := range []*prometheus.Desc{expiryDesc, refreshDesc, lastSuccessDesc, failuresDesc, usableDesc, templateTokensDesc} {
 		ch <- d
 	}
 }
@@ -101,6 +108,15 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	buildInfo.Collect(ch)
 	for name, e := range credentials.newest() {
+		if e.tokens != nil {
+			ch <- prometheus.MustNewConstMetric(templateTokensDesc, prometheus.GaugeValue, float64(e.tokens.Snapshot().Tokens), name)
+			continue
+		}
+		if e.chain != nil {
+			if state := e.chain.State(); state != nil {
+				ch <- prometheus.MustNewConstMetric(usableDesc, prometheus.GaugeValue, boolean(state.Usable), name)
+			}
+		}
 		s := e.source.Snapshot()
 		for _, g := range []struct {
 			desc  *prometheus.Desc
@@ -158,6 +174,13 @@ func (r *registry) newest() map[string]*entry {
 		}
 	}
 	return out
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // unix is a moment as a gauge shows it, 0 for none.

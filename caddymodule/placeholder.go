@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -81,11 +83,15 @@ func (e unknownPlaceholder) Error() string {
 // secrets that it handed out, to mask them, and the files that it read, to
 // notice when they change.
 type resolver struct {
+	client  map[string]string // what a template's placeholders of a request stand for
 	secrets []string
 	files   fileStates
+	exposed []string // files that hold a secret and that everybody can read
 }
 
-func newResolver() *resolver { return &resolver{files: make(fileStates)} }
+func newResolver(client map[string]string) *resolver {
+	return &resolver{client: client, files: make(fileStates)}
+}
 
 // resolve replaces the placeholders in value. One that is unknown, unreadable
 // or empty is an error that names it: an empty secret never reaches the wire.
@@ -96,6 +102,10 @@ func (r *resolver) resolve(value string) (string, error) {
 	var unreadable error
 	repl := caddy.NewReplacer().WithoutFile()
 	repl.Map(func(name string) (any, bool) {
+		if strings.HasPrefix(name, "http.") {
+			v, ok := r.client[name]
+			return v, ok
+		}
 		path, ok := strings.CutPrefix(name, "file.")
 		if !ok {
 			return nil, false
@@ -120,6 +130,24 @@ func (r *resolver) secret(value string) (string, error) {
 		r.secrets = append(r.secrets, out)
 	}
 	return out, err
+}
+
+// secretFile reads a file whose path may hold placeholders, and notes if others
+// can read it as well. What is a certificate is for all to see.
+func (r *resolver) secretFile(path string) ([]byte, error) {
+	path, err := r.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	content, err := r.readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	public := bytes.Contains(content, []byte("CERTIFICATE-----")) && !bytes.Contains(content, []byte("PRIVATE KEY-----"))
+	if info := r.files[path]; info != nil && info.Mode()&0o004 != 0 && !public && runtime.GOOS != "windows" {
+		r.exposed = append(r.exposed, path)
+	}
+	return content, nil
 }
 
 // readFile reads a file and notes its state.

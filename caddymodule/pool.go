@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
@@ -41,7 +42,14 @@ func fingerprint(c *Credential) (string, error) {
 // of one but what an attachment lends it.
 type entry struct {
 	name, grant string
-	source      *token.Source
+	source      *token.Source // nil for a template
+	tokens      *token.Table  // of a template
+	template    template
+	bound       bool   // to a key or a certificate
+	proven      bool   // by each request (DPoP)
+	scheme      string // of the header that carries the token
+	chain       *chain // of a grant that spends refresh tokens
+	chainKey    string
 	journal     *journal
 
 	mu       sync.Mutex
@@ -56,24 +64,44 @@ type attachment struct {
 	logger    *zap.Logger
 }
 
-func newEntry(name string, c *Credential) *entry {
-	e := &entry{name: name, grant: c.grantName, journal: &journal{name: name}}
-	e.source = token.NewSource(c.policy(), scheduler, e)
+func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, error) {
+	e := &entry{name: name, grant: c.grantName, template: c.template, scheme: defaultScheme, journal: newJournal(name, c)}
+	e.bound = c.bound()
+	if c.DPoP != nil {
+		e.proven, e.scheme = true, "DPoP"
+	}
+	switch {
+	case c.template.is():
+		e.tokens = token.NewTable(c.policy(), c.limits(), scheduler, e)
+	default:
+		e.source = token.NewSource(c.policy(), scheduler, e)
+	}
+	if c.refreshing() {
+		e.chainKey = chainKey(storage, name, c)
+		value, _, err := chains.LoadOrNew(e.chainKey, func() (caddy.Destructor, error) { return newChain(name), nil })
+		if err != nil {
+			return nil, err
+		}
+		e.chain = value.(*chain)
+	}
 	credentials.add(e)
-	return e
+	return e, nil
 }
 
 // attach makes a config's requester and logger the ones in use, and starts the
 // credential if it does not run yet.
 func (e *entry) attach(a *attachment) {
 	e.mu.Lock()
-	if n := len(e.attached); n > 0 { // so that a change of them is still noticed
-		a.requester.files.set(e.attached[n-1].requester.files.get())
+	if n := len(e.attached); n > 0 {
+		a.requester.inherit(e.attached[n-1].requester)
 	}
+	a.requester.note = e.journal.note
 	e.attached = append(e.attached, a)
 	e.use()
 	e.mu.Unlock()
-	e.source.Start()
+	if e.source != nil {
+		e.source.Start()
+	}
 }
 
 func (e *entry) detach(a *attachment) {
@@ -100,8 +128,20 @@ func (e *entry) use() {
 		return
 	}
 	newest := e.attached[len(e.attached)-1]
-	e.source.Use(newest.requester)
+	if e.source != nil {
+		e.source.Use(newest.requester)
+	}
 	e.journal.logger.Store(newest.logger)
+}
+
+// newest is the requester in use, nil if there is none.
+func (e *entry) newest() *requester {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.attached) == 0 {
+		return nil
+	}
+	return e.attached[len(e.attached)-1].requester
 }
 
 // Attempted implements token.Observer.
@@ -115,14 +155,23 @@ func (e *entry) Expired(s token.Snapshot) { e.journal.expired(s) }
 
 // Destruct ends a credential that no config uses any more.
 func (e *entry) Destruct() error {
-	e.source.Close()
+	if e.source != nil {
+		e.source.Close()
+	}
+	if e.tokens != nil {
+		e.tokens.Close()
+	}
 	credentials.remove(e)
+	if e.chain != nil {
+		_, err := chains.Delete(e.chainKey)
+		return err
+	}
 	return nil
 }
 
 // acquire takes a credential from the pool, or puts it there at rest.
-func acquire(key poolKey, c *Credential) (*entry, error) {
-	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return newEntry(key.name, c), nil })
+func acquire(key poolKey, c *Credential, storage certmagic.Storage) (*entry, error) {
+	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return newEntry(key.name, c, storage) })
 	if err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", key.name, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
 
 // statusClientGone is Caddy's (and nginx's) status for a client that left.
@@ -25,7 +26,7 @@ const statusClientGone = 499
 type refusal struct {
 	outcome    outcome
 	status     int
-	reason     string // unreachable, refused, malformed, client_rejected, upstream_denied, client_gone
+	reason     string // unreachable, refused, malformed, limited, client_rejected, invalid_value, invalid_token, upstream_denied, client_gone
 	retryAfter time.Duration
 	err        error
 }
@@ -41,6 +42,12 @@ func (i *injector) refuse(o outcome, status int, err error) *refusal {
 // refuseFor makes a refusal of the reason why there is no token.
 func (i *injector) refuseFor(err error) *refusal {
 	f, ok := errors.AsType[*oauth.Failure](err)
+	if limited, is := errors.AsType[*token.Limited](err); is {
+		return &refusal{
+			outcome: unavailable, status: http.StatusServiceUnavailable, reason: "limited",
+			retryAfter: max(time.Second, limited.RetryAfter), err: fmt.Errorf("credential '%s': %w", i.name, err),
+		}
+	}
 	switch {
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !ok:
 		return &refusal{outcome: unavailable, status: statusClientGone, reason: "client_gone", err: err}
@@ -55,8 +62,16 @@ func (i *injector) refuseFor(err error) *refusal {
 		r.status = http.StatusBadGateway
 		return r
 	}
-	r.retryAfter = max(time.Second, time.Until(i.source.Snapshot().Next))
+	r.retryAfter = max(time.Second, time.Until(i.next()))
 	return r
+}
+
+// next is when another token request may bring what this one did not.
+func (i *injector) next() time.Time {
+	if i.source == nil {
+		return i.entry.tokens.Snapshot().Next
+	}
+	return i.source.Snapshot().Next
 }
 
 // publish counts a refusal, and sets the placeholders for error routes.
@@ -84,6 +99,9 @@ func (r *refusal) writeHeader(h http.Header) {
 	if r.retryAfter > 0 {
 		h.Set("Retry-After", r.retryAfterSeconds())
 	}
+	if r.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`) // RFC 6750 §3
+	}
 	kind := "proxy_internal_response" // §2.3.29: made here, no upstream was asked
 	if r.outcome == upstreamDenied {
 		kind = "destination_ip_prohibited" // §2.3.5
@@ -95,6 +113,12 @@ func (r *refusal) writeHeader(h http.Header) {
 func (r *refusal) text() string {
 	switch r.outcome {
 	case clientRejected:
+		switch r.reason {
+		case badValue:
+			return "the request brings no value that a token can be asked for with"
+		case badToken:
+			return "the request brings no bearer token that can be exchanged"
+		}
 		return "the client must not send its own authorization"
 	case upstreamDenied:
 		return "the upstream may not have the token"

@@ -11,8 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/dpop"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
@@ -23,84 +26,317 @@ type requester struct {
 	credential *Credential
 	connection connection
 	files      lastFiles
-	preparing  atomic.Bool
+	proof      lastProof
+	server     server
+	nonces     *dpop.Nonces
+	keeper     *keeper // of the refresh token; nil where the grant has none
+	// note warns of a condition once; it is lent by the config in use.
+	note func(subject string, holds bool, message string, fields ...zap.Field)
+
+	preparing     atomic.Int32
+	mostPreparing int32 // at once: they hang where a file system does
 }
 
 func newRequester(c *Credential) *requester {
-	return &requester{credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}}
+	return &requester{
+		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}, nonces: dpop.NewNonces(), mostPreparing: 1,
+		note: func(string, bool, string, ...zap.Field) {},
+	}
+}
+
+// inherit takes over what the requester of an earlier config knew.
+func (q *requester) inherit(from *requester) {
+	q.files.set(from.files.get())
+	q.proof.inherit(&from.proof)
+	q.server.inherit(&from.server)
+	q.nonces = from.nonces
+}
+
+// ask is what one token request is for, where it is not for everybody.
+type ask struct {
+	client       map[string]string // values of a template's placeholders
+	subjectToken string            // what the client of the proxy sent
+	ends         time.Time         // when that one ends
+	refreshToken string
+	// params are those of a login or a logout, in place of the grant's, and at
+	// is the endpoint that they go to, if it is not the token endpoint.
+	params url.Values
+	at     string
 }
 
 // Request implements token.Requester.
-func (q *requester) Request(ctx context.Context) (*oauth.Response, error) {
-	if !q.preparing.CompareAndSwap(false, true) {
-		return nil, &oauth.Failure{Kind: oauth.Refused, Err: errHanging}
+func (q *requester) Request(ctx context.Context, held bool) (*oauth.Response, error) {
+	if q.keeper != nil {
+		return q.keeper.chain.Refresh(ctx, held, q.openSession)
 	}
-	ready := make(chan prepared, 1)
-	go func() { // apart: a file system may hang, and no deadline ends that
-		defer q.preparing.Store(false)
-		r := newResolver()
-		req, rt, err := q.prepare(ctx, r)
-		q.files.set(r.files)
-		ready <- prepared{req, rt, r.secrets, err}
-	}()
-	select {
-	case p := <-ready:
-		if p.err != nil {
-			return nil, &oauth.Failure{Kind: oauth.Refused, Err: p.err}
+	return q.request(ctx, ask{})
+}
+
+// Stale implements token.Requester.
+func (q *requester) Stale() bool {
+	if q.files.get().changed() {
+		return true
+	}
+	if q.keeper == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), metadataTimeout)
+	defer cancel()
+	return q.keeper.chain.Stale(ctx, q.openSession)
+}
+
+// request makes one token request; a second one where the server wants a nonce
+// in it, and where it refuses a new secret and took an older one before.
+func (q *requester) request(ctx context.Context, a ask) (*oauth.Response, error) {
+	res, p, err := q.attempt(ctx, a, nil)
+	if err == nil {
+		q.proof.worked(p.request.URL, p.read)
+		q.note("overlap", false, "")
+		return res, nil
+	}
+	f, ok := errors.AsType[*oauth.Failure](err)
+	if !ok || p == nil {
+		return res, err
+	}
+	q.server.doubt(f)
+	if f.Code != "invalid_client" && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
+		return res, err
+	}
+	recall := q.proof.instead(p.request.URL, p.read)
+	if recall == nil {
+		return res, err
+	}
+	again, _, errAgain := q.attempt(ctx, a, recall)
+	if errAgain != nil {
+		return res, err // what is wrong with the new one is what matters
+	}
+	q.note("overlap", true, "the server refuses the new client secret, key or certificate, and still takes the one before it, which is used for a day at most", zap.Error(f))
+	return again, nil
+}
+
+// attempt makes one token request, and repeats it with the nonce that the
+// server asks for (RFC 9449 §8).
+func (q *requester) attempt(ctx context.Context, a ask, recall map[string]string) (*oauth.Response, *prepared, error) {
+	for repeated := false; ; repeated = true {
+		p, err := q.ready(ctx, a, recall)
+		if err != nil {
+			return nil, nil, err
 		}
-		p.request.Secrets = p.secrets
-		return p.request.Do(ctx, p.way)
-	case <-ctx.Done():
-		return nil, &oauth.Failure{Kind: oauth.Refused, Err: errHanging}
+		res, err := p.request.Do(ctx, p.way)
+		if f, ok := errors.AsType[*oauth.Failure](err); ok && f.Code == dpop.ErrorCode && !repeated && q.credential.DPoP != nil {
+			continue
+		}
+		if err == nil && p.binding != nil {
+			res.Binding = p.binding
+		}
+		return res, p, err
 	}
+}
+
+func (q *requester) tellExposed(r *resolver) {
+	q.note("exposed", len(r.exposed) > 0, "everybody on this machine can read a file that proves who the client is: take the right from others (chmod o-r), or mount it with a mode of 0440",
+		zap.Strings("files", r.exposed))
 }
 
 // prepared is a token request that is ready to be sent.
 type prepared struct {
 	request *oauth.Request
 	way     http.RoundTripper
-	secrets []string
-	err     error
+	read    map[string]string // what the client is proved with
+	binding *binding
 }
 
 var errHanging = errors.New("the files of the credential cannot be read: their file system hangs")
 
-// Stale implements token.Requester.
-func (q *requester) Stale() bool { return q.files.get().changed() }
+// ready prepares a request.
+func (q *requester) ready(ctx context.Context, a ask, recall map[string]string) (*prepared, error) {
+	p, err := apart(ctx, q, func() (*prepared, error) {
+		r := newResolver(a.client)
+		defer func() { q.files.set(r.files) }()
+		p, err := q.prepare(ctx, a, r, newProof(r, recall))
+		if err == nil {
+			q.tellExposed(r)
+			p.request.Secrets = r.secrets
+		}
+		return p, err
+	})
+	if _, ok := errors.AsType[*oauth.Failure](err); err != nil && !ok {
+		err = &oauth.Failure{Kind: oauth.Refused, Err: err}
+	}
+	return p, err
+}
 
-func (q *requester) prepare(ctx context.Context, r *resolver) (*oauth.Request, http.RoundTripper, error) {
+// apart does what reads files: a file system may hang, and no deadline ends
+// that.
+func apart[T any](ctx context.Context, q *requester, do func() (*T, error)) (*T, error) {
+	if q.preparing.Add(1) > q.mostPreparing {
+		q.preparing.Add(-1)
+		return nil, errHanging
+	}
+	type outcome struct {
+		value *T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := do()
+		q.preparing.Add(-1)
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done: // it noticed by itself
+		return o.value, o.err
+	case <-time.After(hanging):
+		return nil, errHanging
+	}
+}
+
+// hanging is how long after a request's end its preparation may still be at
+// work, before a file system is blamed.
+const hanging = 100 * time.Millisecond
+
+func (q *requester) prepare(ctx context.Context, a ask, r *resolver, client *proof) (*prepared, error) {
 	c := q.credential
-	tokenURL, err := r.resolve(c.TokenURL)
+	way, err := q.connection.open(r, client, c.method)
 	if err != nil {
-		return nil, nil, fmt.Errorf("token_url: %w", err)
+		return nil, err
 	}
-	if err := c.allowedTokenURL(tokenURL); err != nil {
-		return nil, nil, fmt.Errorf("token_url %w", err)
-	}
-	clientID, err := r.resolve(c.ClientID)
+	at, err := q.find(ctx, r, way)
 	if err != nil {
-		return nil, nil, fmt.Errorf("client_id: %w", err)
+		return nil, err
+	}
+	clientID, err := client.resolve(c.ClientID)
+	if err != nil {
+		return nil, fmt.Errorf("client_id: %w", err)
 	}
 	params, err := c.params(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := c.grant.Prepare(ctx, &grants.Request{Params: params, Resolve: r.resolve, Secret: r.secret}); err != nil {
-		return nil, nil, fmt.Errorf("grant %s: %w", c.grantName, err)
+	if a.params == nil {
+		err := c.grant.Prepare(ctx, &grants.Request{
+			ClientID: clientID, TokenURL: at.tokenURL, Issuer: at.issuer,
+			RefreshToken: a.refreshToken, SubjectToken: a.subjectToken,
+			Params: params, Resolve: r.resolve, Secret: r.secret, ReadFile: r.secretFile,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("grant %s: %w", c.grantName, err)
+		}
+	}
+	maps.Copy(params, a.params)
+	r.secrets = append(r.secrets, a.refreshToken, a.subjectToken)
+	for _, name := range []string{"code", "code_verifier", "device_code", "token"} {
+		r.secrets = append(r.secrets, a.params.Get(name))
 	}
 	header := http.Header{"User-Agent": {"caddy-upstream-auth/" + version()}}
 	err = c.method.Authenticate(ctx, &clientauth.Request{
-		ClientID: clientID, TokenURL: tokenURL, Params: params, Header: header, Resolve: r.resolve, Secret: r.secret,
+		ClientID: clientID, TokenURL: at.tokenURL, Issuer: at.issuer, Algorithms: at.algorithms,
+		Params: params, Header: header, Resolve: client.resolve, Secret: client.secret, ReadFile: client.secretFile,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	req := &oauth.Request{URL: tokenURL, Params: params, Header: header, Fields: c.Response.fields()}
+	req := &oauth.Request{URL: at.tokenURL, Params: params, Header: header, Fields: c.Response.fields(), TokenType: c.tokenType(params)}
 	if err := c.Request.apply(req, r); err != nil {
-		return nil, nil, fmt.Errorf("request %w", err)
+		return nil, fmt.Errorf("request %w", err)
 	}
-	rt, err := q.connection.open(r)
-	return req, rt, err
+	if a.at != "" {
+		req.URL = a.at
+	}
+	if a.params != nil {
+		params.Set("grant_type", a.params.Get("grant_type")) // of a login, which no shape changes
+	}
+	p := &prepared{request: req, way: way, read: client.read}
+	if c.bound() {
+		p.binding = &binding{nonces: q.nonces, certificate: q.connection.certificate(way, c.method)}
+	}
+	if c.DPoP != nil {
+		if err := c.DPoP.bind(p.binding, r, at.dpopAlgorithms); err != nil {
+			return nil, err
+		}
+		p.way = p.binding.proving(way)
+	}
+	return p, nil
+}
+
+// endpoint is where a token request goes, and what is known of the server.
+type endpoint struct {
+	tokenURL, issuer           string
+	algorithms, dpopAlgorithms []string
+	metadata                   *oauth.Metadata // nil without an issuer
+}
+
+// find resolves the server: a configured endpoint, or an issuer's.
+func (q *requester) find(ctx context.Context, r *resolver, way http.RoundTripper) (*endpoint, error) {
+	c := q.credential
+	if c.Issuer == "" {
+		tokenURL, err := r.resolve(c.TokenURL)
+		if err != nil {
+			return nil, fmt.Errorf("token_url: %w", err)
+		}
+		if err := c.allowedURL(tokenURL); err != nil {
+			return nil, fmt.Errorf("token_url %w", err)
+		}
+		return &endpoint{tokenURL: tokenURL}, nil
+	}
+	issuer, err := r.resolve(c.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	if err := c.allowedIssuer(issuer); err != nil {
+		return nil, fmt.Errorf("issuer %w", err)
+	}
+	m, err := q.server.get(ctx, issuer, func(ctx context.Context) (*oauth.Metadata, error) {
+		return oauth.Discover(ctx, way, issuer, c.allowedURL)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// servers with public clients often leave "none" out of their list
+	if registered, ok := c.method.(clientauth.Registered); ok && !isNone(c.method) {
+		if err := m.SupportsMethod(registered.RegisteredNames()...); err != nil {
+			return nil, fmt.Errorf("client_auth: %w", err)
+		}
+	}
+	at := &endpoint{
+		tokenURL: m.TokenEndpoint, issuer: issuer, metadata: m,
+		algorithms: m.TokenEndpointAuthAlgorithms, dpopAlgorithms: m.DPoPAlgorithms,
+	}
+	if _, ok := c.method.(clientauth.CertificateHolder); ok && m.MTLS.TokenEndpoint != "" {
+		at.tokenURL = m.MTLS.TokenEndpoint // RFC 8705 §5
+	}
+	return at, nil
+}
+
+func isNone(m clientauth.Method) bool {
+	switch m.(type) {
+	case clientauth.None, *clientauth.None:
+		return true
+	}
+	return false
+}
+
+// bound tells whether tokens are, or may be, bound to something that a request
+// upstream has to show too.
+func (c *Credential) bound() bool {
+	_, certified := c.method.(clientauth.CertificateHolder)
+	return certified || c.DPoP != nil
+}
+
+// tokenType is what has to come back.
+func (c *Credential) tokenType(params url.Values) string {
+	switch {
+	case c.DPoP != nil:
+		return "DPoP"
+	case params.Get("requested_token_type") != "":
+		return "N_A" // RFC 8693 §2.2.1: what is no access token has no type
+	}
+	return ""
 }
 
 // params are those that the credential sets itself.
@@ -110,7 +346,8 @@ func (c *Credential) params(r *resolver) (url.Values, error) {
 	if configured == nil {
 		configured = make(map[string][]string)
 	}
-	if len(c.Scopes) > 0 {
+	// RFC 6749 §6: a refresh without a scope asks for what was granted
+	if _, refreshing := c.grant.(grants.Refreshing); len(c.Scopes) > 0 && (!refreshing || c.RefreshScopes) {
 		configured["scope"] = []string{strings.Join(c.Scopes, " ")}
 	}
 	if c.Audience != "" {

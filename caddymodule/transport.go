@@ -58,6 +58,7 @@ type Transport struct {
 	uncounted       bool        // own answers are kept from passive health checks
 	retries         bool        // there is a lb_retry_match
 	bareHealthCheck bool
+	bound           boundWay
 }
 
 // CaddyModule returns the Caddy module information.
@@ -103,7 +104,7 @@ func parentProxy(ctx caddy.Context) *reverseproxy.Handler {
 // RoundTrip puts the token on one attempt and makes it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	check := isHealthCheck(req)
-	if check && t.bareHealthCheck {
+	if check && (t.bareHealthCheck || t.inject.source == nil) { // a template has no token of its own
 		return t.HTTPTransport.RoundTrip(req)
 	}
 	if t.retries {
@@ -126,7 +127,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// Caddy reuses the request and its header over attempts
 	attempt := *req
 	attempt.Header = maps.Clone(req.Header)
-	if refusal := t.inject.apply(&attempt); refusal != nil {
+	tok, refusal := t.inject.apply(&attempt)
+	if refusal != nil {
 		if check {
 			skipHealthCheck()
 		}
@@ -135,6 +137,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, context.Canceled // which reverse_proxy holds against nobody
 		}
 		return t.answer(req, refusal), nil
+	}
+	if t.inject.entry.bound {
+		return t.bound.RoundTrip(&attempt, tok, t.HTTPTransport)
 	}
 	return t.HTTPTransport.RoundTrip(&attempt)
 }
@@ -232,6 +237,7 @@ func (t *Transport) Cleanup() error {
 	if t.HTTPTransport == nil {
 		return nil
 	}
+	t.bound.close()
 	return t.HTTPTransport.Cleanup()
 }
 

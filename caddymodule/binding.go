@@ -1,0 +1,128 @@
+package caddymodule
+
+import (
+	"crypto/tls"
+	"errors"
+	"maps"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/dpop"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/signing"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
+)
+
+// binding is what a token is bound to: a key whose possession each request
+// proves (DPoP), or the certificate of the connection (RFC 8705 §3). It comes
+// with the token and goes with it: a key or a certificate that is replaced is
+// used upstream from the token on that was obtained with it.
+type binding struct {
+	key    *signing.Key // nil without DPoP
+	alg    string
+	nonces *dpop.Nonces
+
+	certificate *tls.Certificate // nil without one
+}
+
+// prove puts a proof on a request to a URL, with the nonce that was given there
+// last. accessToken is "" for a token request.
+func (b *binding) prove(header http.Header, method string, u *url.URL, accessToken string) (nonce string, err error) {
+	nonce = b.nonces.Get(u)
+	proof, err := dpop.Proof(b.key, b.alg, method, u, nonce, accessToken, time.Now())
+	if err != nil {
+		return "", err
+	}
+	header["Dpop"] = []string{proof}
+	return nonce, nil
+}
+
+// boundWay takes attempts with bound tokens to an upstream.
+type boundWay struct {
+	mu          sync.Mutex
+	certificate *tls.Certificate
+	certified   *http.Transport // with that certificate
+}
+
+// RoundTrip makes an attempt with a token, and with what it is bound to.
+func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *reverseproxy.HTTPTransport) (*http.Response, error) {
+	if tok == nil {
+		return plain.RoundTrip(attempt)
+	}
+	b, ok := tok.Binding.(*binding)
+	if !ok {
+		return nil, errors.New("the token is bound to nothing")
+	}
+	way := w.way(b.certificate, plain)
+	plain.SetScheme(attempt)
+	if b.key == nil {
+		return way.RoundTrip(attempt)
+	}
+	return b.roundTrip(attempt, tok, way)
+}
+
+// mostProofs is how often an attempt is made where the upstream replaces its
+// nonce faster than one can be used: others use it up meanwhile.
+const mostProofs = 5
+
+// roundTrip makes an attempt with a proof (RFC 9449 §7.1). Where the upstream
+// wants to see a nonce that it has just given, it makes it again (§9).
+func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.RoundTripper) (*http.Response, error) {
+	u := &url.URL{Scheme: attempt.URL.Scheme, Host: attempt.Host, Path: attempt.URL.Path, RawPath: attempt.URL.RawPath}
+	if u.Host == "" {
+		u.Host = attempt.URL.Host
+	}
+	for n := 1; ; n++ {
+		nonce, err := b.prove(attempt.Header, attempt.Method, u, tok.Value)
+		if err != nil {
+			return nil, err
+		}
+		kept := keepBody(attempt)
+		res, err := way.RoundTrip(attempt)
+		if err != nil {
+			return nil, err
+		}
+		b.nonces.Learn(u, res.Header)
+		if n == mostProofs || !dpop.NonceDemanded(res.StatusCode, res.Header) || dpop.Nonce(res.Header) == nonce {
+			return res, nil
+		}
+		body, ok := kept.again(attempt.Context(), res)
+		if !ok {
+			return res, nil
+		}
+		again := *attempt
+		again.Header, again.Body = maps.Clone(attempt.Header), body
+		attempt = &again
+	}
+}
+
+// way is the transport that shows a certificate, unless the config has one for
+// the upstream itself. A connection keeps the certificate that it began with, so
+// another one has connections of its own.
+func (w *boundWay) way(certificate *tls.Certificate, plain *reverseproxy.HTTPTransport) http.RoundTripper {
+	if certificate == nil || plain.TLS == nil || plain.TLS.ClientCertificateFile != "" || plain.TLS.ClientCertificateAutomate != "" {
+		return plain
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.certificate != certificate {
+		if w.certified != nil {
+			w.certified.CloseIdleConnections()
+		}
+		w.certificate, w.certified = certificate, plain.Transport.Clone()
+		w.certified.TLSNextProto, w.certified.ForceAttemptHTTP2 = nil, plain.Transport.TLSNextProto != nil // what is cloned of it belongs to the other
+		w.certified.TLSClientConfig.Certificates = []tls.Certificate{*certificate}
+	}
+	return w.certified
+}
+
+func (w *boundWay) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.certified != nil {
+		w.certified.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,124 @@
+package caddymodule
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+)
+
+// newKeyFile writes a new private key into a file.
+func newKeyFile(t *testing.T, path string) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// proving is what a test of DPoP is made of: nonces are demanded on both sides,
+// and replaced after so many uses.
+func proving(t *testing.T, life time.Duration, uses int) (p *parts, key string) {
+	p = newParts(t, authserver.Config{
+		Lifetime: life, DPoP: authserver.DPoPRequired, DPoPNonce: true, DPoPNonceUses: uses, DPoPNonceQuiet: true,
+	})
+	p.api.Nonces, p.api.NonceUses, p.api.NonceQuiet = true, uses, true
+	key = filepath.Join(t.TempDir(), "key")
+	newKeyFile(t, key)
+	p.run(p.credential("dpop {\nkey_file "+key+"\n}"), "reverse_proxy $API {\ntransport upstream_auth crm\n}")
+	return p, key
+}
+
+// TestDPoP: a thousand requests with bodies, the nonces replaced all the while,
+// the tokens too, and the key once.
+func TestDPoP(t *testing.T) {
+	p, key := proving(t, 2*time.Second, 7)
+	body := bytes.Repeat([]byte("x"), 10_000)
+	send := func(n int) {
+		method, content := http.MethodPost, io.Reader(bytes.NewReader(body))
+		if n%2 == 0 {
+			method, content = http.MethodGet, nil
+		}
+		a, err := p.try(method, "/a%2Fb?q=1", content, "DPoP", "the client's own")
+		if err != nil || a.status != http.StatusOK {
+			t.Errorf("request %d: %d %s %v", n, a.status, a.body, err)
+		}
+		if method == http.MethodPost && !strings.Contains(a.body, `"body_bytes":10000`) {
+			t.Errorf("request %d: the body did not arrive whole: %s", n, a.body)
+		}
+	}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := range 250 {
+				if w == 0 && n == 100 {
+					newKeyFile(t, key)
+				}
+				send(n)
+			}
+		})
+	}
+	wg.Wait()
+	issued := p.auth.Issued()
+	eventually(t, "two tokens with the new key", func() bool { return p.auth.Issued() >= issued+2 })
+	send(1)
+	if p.api.OK() != 1001 || p.api.BadProof()+p.api.Expired()+p.api.Missing()+p.api.Unknown() > 0 {
+		t.Errorf("the API took %d requests of 1001; bad proofs %d, expired %d, missing %d, unknown %d",
+			p.api.OK(), p.api.BadProof(), p.api.Expired(), p.api.Missing(), p.api.Unknown())
+	}
+	if p.api.Challenged() < 1000/7 {
+		t.Errorf("the API demanded a nonce %d times, so this test shows little", p.api.Challenged())
+	}
+	for _, r := range p.auth.Log() {
+		if strings.Contains(p.logged(), r.Header.Get("DPoP")) {
+			t.Fatal("a proof stands in the log")
+		}
+	}
+}
+
+// TestDPoPLargeBody: what has gone by cannot be sent again; the client gets the
+// API's own answer, and the next request is good.
+func TestDPoPLargeBody(t *testing.T) {
+	p, _ := proving(t, time.Hour, 0)
+	a, err := p.try(http.MethodPost, "/", bytes.NewReader(make([]byte, 1<<20)))
+	if err != nil || a.status != http.StatusUnauthorized || !strings.Contains(a.header.Get("WWW-Authenticate"), "use_dpop_nonce") {
+		t.Errorf("got %d %v %v, want the API's 401", a.status, a.header, err)
+	}
+	a, err = p.try(http.MethodPost, "/", bytes.NewReader(make([]byte, 1<<20)))
+	if err != nil || a.status != http.StatusOK {
+		t.Errorf("got %d %s %v", a.status, a.body, err)
+	}
+}
+
+// TestDPoPDowngrade: a bearer token in place of a bound one is refused.
+func TestDPoPDowngrade(t *testing.T) {
+	p := newParts(t, authserver.Config{DPoP: authserver.DPoPAllowed})
+	key := filepath.Join(t.TempDir(), "key")
+	newKeyFile(t, key)
+	p.auth.SetFault(authserver.Downgrade())
+	p.run(p.credential("dpop {\nkey_file "+key+"\n}"), "reverse_proxy $API {\ntransport upstream_auth crm\n}")
+	p.want(p.get("/"), http.StatusServiceUnavailable)
+	if n := p.api.OK() + p.api.Missing(); n > 0 || p.lines("token_type is not DPoP") == 0 {
+		t.Errorf("%d requests reached the API; the log tells it in %d lines", n, p.lines("token_type is not DPoP"))
+	}
+}

@@ -1,0 +1,160 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/signing"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
+)
+
+// The reasons of refusals that the client is to blame for.
+const (
+	badValue = "invalid_value"
+	badToken = "invalid_token"
+)
+
+// limits are those of a template, with their defaults.
+func (c *Credential) limits() token.Limits {
+	l := token.Limits{MaxTokens: 1000, MaxNew: 10, InFlight: 16, Idle: 10 * time.Minute, Remember: 30 * time.Second, OnDemand: c.template.exchanges}
+	if c.MaxTokens != 0 {
+		l.MaxTokens = c.MaxTokens
+	}
+	if c.MaxNew != 0 {
+		l.MaxNew = c.MaxNew
+	}
+	if c.IdleTimeout != 0 {
+		l.Idle = time.Duration(c.IdleTimeout)
+	}
+	return l
+}
+
+// checkExchange refuses what would let a request pass with the token that is
+// to be exchanged, or with none.
+func (i *Injection) checkExchange(e *entry) error {
+	if !e.template.exchanges {
+		return nil
+	}
+	switch {
+	case i.ClientAuthorization == "keep" || i.ClientAuthorization == "reject":
+		return optionErrorf("client_authorization", "is %s, but the credential exchanges the client's token: expected replace", i.ClientAuthorization)
+	case i.Unavailable == "pass":
+		return optionErrorf("unavailable", "is pass, but the credential exchanges the client's token, which the upstream must not get: expected reject")
+	}
+	return nil
+}
+
+// distinct finds the token for what a request brings.
+func (i *injector) distinct(r *http.Request) (*token.Token, outcome, *refusal) {
+	e := i.entry
+	values, err := e.template.values(r)
+	if err != nil {
+		return nil, 0, i.clientsFault(http.StatusBadRequest, badValue, err)
+	}
+	a := ask{client: values}
+	if e.template.exchanges {
+		if a.subjectToken, a.ends, err = e.template.subjectToken(r.Header); err != nil {
+			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
+		}
+	}
+	key := e.template.key(values, a.subjectToken)
+	if t := e.tokens.Token(key); t != nil {
+		return t, injected, nil
+	}
+	start := time.Now()
+	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
+	t, err := e.tokens.Wait(r.Context(), key, i.wait, func() token.Requester { return &asker{e, a} })
+	if err != nil {
+		if f, ok := errors.AsType[*oauth.Failure](err); ok && e.template.exchanges && f.Kind == oauth.Refused && slices.Contains(tokenRefused, f.Code) {
+			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, f)
+		}
+		return nil, 0, i.refuseFor(err)
+	}
+	return t, waited, nil
+}
+
+// tokenRefused are the codes that speak of the token that is to be exchanged
+// (RFC 8693 §2.2.2), and not of the client that exchanges it.
+var tokenRefused = []string{"invalid_request", "invalid_grant", "invalid_token", "access_denied"}
+
+func (i *injector) clientsFault(status int, reason string, err error) *refusal {
+	return &refusal{outcome: clientRejected, status: status, reason: reason, err: fmt.Errorf("credential '%s': %w", i.name, err)}
+}
+
+// asker makes the token requests for one value, with what the config in use
+// says.
+type asker struct {
+	entry *entry
+	ask   ask
+}
+
+// Request implements token.Requester.
+func (k *asker) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
+	q := k.entry.newest()
+	if q == nil {
+		return nil, token.ErrClosed
+	}
+	res, err := q.request(ctx, k.ask)
+	if err == nil && !k.ask.ends.IsZero() {
+		res.ExpiresIn = shorter(res.ExpiresIn, time.Until(k.ask.ends))
+	}
+	return res, err
+}
+
+// shorter is the shorter of two lifetimes, the first of which may be unknown.
+func shorter(given, most time.Duration) time.Duration {
+	if given == 0 || given > most {
+		return max(most, time.Nanosecond)
+	}
+	return given
+}
+
+// Stale implements token.Requester: a value is asked for again when a request
+// brings it.
+func (*asker) Stale() bool { return false }
+
+// opaqueLife is how long the token lives that was given for one whose end is
+// not known.
+const opaqueLife = 5 * time.Minute
+
+var (
+	errNoToken        = errors.New("the request brings no bearer token to exchange")
+	errTokenEnded     = errors.New("the token that the request brings has ended")
+	errTokenForOthers = errors.New("the token that the request brings is meant for others")
+)
+
+// subjectToken is the bearer token of a request and when it ends. It is not
+// verified: that is for the server that exchanges it.
+func (t *template) subjectToken(h http.Header) (text string, ends time.Time, err error) {
+	values := h["Authorization"]
+	if len(values) != 1 {
+		return "", ends, errNoToken
+	}
+	scheme, text, _ := strings.Cut(values[0], " ")
+	text = strings.TrimLeft(text, " ")
+	outside := func(c rune) bool { return c < 0x21 || c > 0x7e }
+	if !strings.EqualFold(scheme, "Bearer") || text == "" || strings.ContainsFunc(text, outside) {
+		return "", ends, errNoToken
+	}
+	ends = time.Now().Add(opaqueLife)
+	claims, err := signing.Unverified(text)
+	if err == nil && !claims.Expires.IsZero() {
+		ends = claims.Expires
+	}
+	switch {
+	case !time.Now().Before(ends):
+		return "", ends, errTokenEnded
+	case t.audience != "" && (err != nil || !slices.Contains(claims.Audience, t.audience)):
+		return "", ends, errTokenForOthers
+	}
+	return text, ends, nil
+}
+
+// Interface guard
+var _ token.Requester = (*asker)(nil)

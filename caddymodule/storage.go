@@ -1,0 +1,180 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/store"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
+)
+
+// openStore opens Caddy's storage for what must outlive the process.
+func (a *App) openStore(ctx caddy.Context) error {
+	repl := caddy.NewReplacer()
+	keys := make([]string, 0, len(a.EncryptionKeys))
+	for _, configured := range a.EncryptionKeys {
+		key, err := repl.ReplaceOrErr(configured, true, true)
+		if err != nil {
+			return fmt.Errorf("encryption_key: %w", err)
+		}
+		if !hasPlaceholder(configured) {
+			a.logger.Warn("the encryption key stands in the config, where the admin API and the autosave file show it: write {file./path/to/key} or {env.NAME} instead")
+		}
+		keys = append(keys, trimNewline([]byte(key)))
+	}
+	parsed, err := store.ParseKeys(keys)
+	if err != nil {
+		return fmt.Errorf("encryption_key: %w", err)
+	}
+	a.storage = ctx.Storage()
+	a.store = store.New(a.storage, parsed)
+	return nil
+}
+
+// checkStorage tells whether refresh tokens may be kept where they would be: in
+// the clear in files of Caddy's own user, not in a database.
+func (a *App) checkStorage() error {
+	if len(a.EncryptionKeys) > 0 {
+		return nil
+	}
+	if _, ok := a.storage.(*certmagic.FileStorage); !ok {
+		return fmt.Errorf("its refresh token would be kept unsealed in the storage %T: set encryption_key in the global options of upstream_auth (make one with: openssl rand -base64 32)", a.storage)
+	}
+	if !a.toldPlain {
+		a.toldPlain = true
+		a.logger.Warn("refresh tokens are kept unsealed in Caddy's storage: set encryption_key to seal them", zap.Any("storage", a.storage))
+	}
+	return nil
+}
+
+// keeper keeps the refresh token of one credential.
+type keeper struct {
+	name  string
+	chain *chain
+	store *store.Store
+}
+
+// chain is a token.Chain in its pool, where it outlives the configs and the
+// credentials that use it.
+type chain struct{ *token.Chain }
+
+func newChain(name string) *chain {
+	c := &chain{token.NewChain()}
+	log := caddy.Log().Named(appName).With(zap.String("credential", name)) // no config's own: it outlives them
+	c.Alarm = func(err error) {
+		if err == nil {
+			log.Info("the refresh token is stored again")
+			return
+		}
+		log.Error("a new refresh token cannot be stored: it is kept in memory and tried again; if this process ends before, a new login is needed", zap.Error(err))
+	}
+	return c
+}
+
+// Destruct waits for a refresh that is under way, so that what it brings is
+// saved.
+func (c *chain) Destruct() error {
+	c.Close()
+	return nil
+}
+
+// chains are the refresh tokens in use. A credential that changed and its
+// predecessor share one, so that the one waits for the other.
+var chains = caddy.NewUsagePool()
+
+// chainKey tells whose refresh token a credential spends, as far as that is
+// known before placeholders are resolved.
+func chainKey(storage certmagic.Storage, name string, c *Credential) string {
+	return fmt.Sprintf("%T %v\x00%s\x00%s\x00%s\x00%s", storage, storage, name, c.Issuer, c.TokenURL, c.ClientID)
+}
+
+// openSession implements token.Open.
+func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
+	return apart(ctx, q, func() (*token.Session, error) {
+		c, k := q.credential, q.keeper
+		r := newResolver(nil)
+		server := c.Issuer
+		if server == "" {
+			server = c.TokenURL
+		}
+		server, err := r.resolve(server)
+		if err != nil {
+			return nil, fmt.Errorf("server: %w", err)
+		}
+		clientID, err := r.resolve(c.ClientID)
+		if err != nil {
+			return nil, fmt.Errorf("client_id: %w", err)
+		}
+		path := store.PathFor(k.name, server, clientID)
+		s := &token.Session{
+			Path:  path,
+			Store: stored{k.store.Value(path, k.name), k.name},
+			Spend: func(ctx context.Context, refreshToken string) (*oauth.Response, error) {
+				return q.request(ctx, ask{refreshToken: refreshToken})
+			},
+		}
+		if g, ok := c.grant.(grants.Refreshing); ok {
+			s.Grace = g.RetryGrace()
+			s.Initial, err = r.resolve(g.InitialRefreshToken())
+			q.note("initial", err != nil, "the configured refresh token cannot be read; one that is stored is used", zap.Error(err))
+		}
+		return s, nil
+	})
+}
+
+// stored is where a refresh token is stored.
+type stored struct {
+	*store.Value
+	credential string
+}
+
+// Load implements token.Store.
+func (k stored) Load(ctx context.Context) ([]byte, error) {
+	raw, err := k.Value.Load(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fs.ErrNotExist
+	}
+	return raw, k.count(err)
+}
+
+// Save implements token.Store.
+func (k stored) Save(ctx context.Context, content []byte) error {
+	return k.count(k.Value.Save(ctx, content))
+}
+
+// KeepAside implements token.Store.
+func (k stored) KeepAside(ctx context.Context) error {
+	_, err := k.Value.KeepAside(ctx)
+	return k.count(err)
+}
+
+// count counts an error, and says of it what the engine wants to know.
+func (k stored) count(err error) error {
+	if err == nil {
+		return nil
+	}
+	op := "load"
+	if failed, ok := errors.AsType[*store.Failed](err); ok {
+		op = failed.Op
+	}
+	storeErrors.WithLabelValues(k.credential, op).Inc()
+	if unreadable, ok := errors.AsType[*store.Unreadable](err); ok {
+		return fmt.Errorf("%w: %w", token.ErrUnreadable, unreadable)
+	}
+	return err
+}
+
+// Interface guards
+var (
+	_ caddy.Destructor = (*chain)(nil)
+	_ token.Store      = stored{}
+	_ store.Storage    = certmagic.Storage(nil)
+)
