@@ -19,13 +19,40 @@ import (
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
 )
 
+// newFederation has a server take the tokens of a cluster, which it returns one
+// after the other.
+func newFederation(t *testing.T, config *authserver.Config) (next func() string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.FederatedKeys = authserver.PublicKeys(key.Public())
+	config.FederatedIssuer, config.FederatedSubject, config.FederatedAudience = "https://cluster.example.com", "system:serviceaccount:shop:crm", "idp"
+	return func() string {
+		now := time.Now()
+		text, err := jwt.Signed(signer).Claims(jwt.Claims{
+			Issuer: config.FederatedIssuer, Subject: config.FederatedSubject, Audience: jwt.Audience{"idp"},
+			IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(10 * time.Minute)), ID: rand.Text(),
+		}).Serialize()
+		if err != nil {
+			t.Error(err)
+		}
+		return text
+	}
+}
+
 // projected is a token as a kubelet mounts it: a link to a folder that is
 // replaced as a whole.
 type projected struct {
-	t      *testing.T
-	dir    string
-	signer jose.Signer
-	n      int
+	t     *testing.T
+	dir   string
+	token func() string
+	n     int
 }
 
 func (p *projected) path() string { return filepath.Join(p.dir, "token") }
@@ -33,16 +60,10 @@ func (p *projected) path() string { return filepath.Join(p.dir, "token") }
 // swap mounts another one.
 func (p *projected) swap() {
 	p.n++
-	now := time.Now()
-	text, err := jwt.Signed(p.signer).Claims(jwt.Claims{
-		Issuer: "https://cluster.example.com", Subject: "system:serviceaccount:shop:crm", Audience: jwt.Audience{"idp"},
-		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(10 * time.Minute)), ID: fmt.Sprint(p.n),
-	}).Serialize()
 	data, next := filepath.Join(p.dir, fmt.Sprintf("..%d", p.n)), filepath.Join(p.dir, "..next")
 	for _, err := range []error{
-		err,
 		os.Mkdir(data, 0o700),
-		os.WriteFile(filepath.Join(data, "token"), []byte(text), 0o600),
+		os.WriteFile(filepath.Join(data, "token"), []byte(p.token()), 0o600),
 		os.Symlink(data, next),
 		os.Rename(next, filepath.Join(p.dir, "..data")),
 	} {
@@ -61,20 +82,10 @@ func (p *projected) swap() {
 // TestJWTFileSwapped: a projected service-account token that is replaced all
 // the while, under load.
 func TestJWTFileSwapped(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mount := &projected{t: t, dir: t.TempDir(), signer: signer}
+	config := authserver.Config{Lifetime: 2 * time.Second, Methods: []string{authserver.PrivateKeyJWT}}
+	mount := &projected{t: t, dir: t.TempDir(), token: newFederation(t, &config)}
 	mount.swap()
-	p := newParts(t, authserver.Config{
-		Lifetime: 2 * time.Second, Methods: []string{authserver.PrivateKeyJWT}, FederatedKeys: authserver.PublicKeys(key.Public()),
-		FederatedIssuer: "https://cluster.example.com", FederatedSubject: "system:serviceaccount:shop:crm", FederatedAudience: "idp",
-	})
+	p := newParts(t, config)
 	p.run(fmt.Sprintf("token_url %s%s\nclient_auth jwt_file %s\n", p.server.URL(), authserver.TokenPath, mount.path()), injecting)
 	var bad, good atomic.Int64
 	stop := p.underLoad(func(a answer, err error) {

@@ -52,7 +52,7 @@ func (c *Config) issuerPath() string {
 // metadataPaths are where metadata is.
 func (s *Server) metadataPaths() []string {
 	var paths []string
-	if path := s.config.issuerPath(); s.dialect.whole {
+	if path := s.config.issuerPath(); s.dialect.whole || s.dialect.found {
 		if !s.config.NoOpenIDMetadata {
 			paths = append(paths, path+OpenIDMetadataPath)
 		}
@@ -78,7 +78,7 @@ func (s *Server) metadata(w http.ResponseWriter, r Request, _ error) {
 	members := map[string]any{
 		"issuer":                                s.issuer(r),
 		"authorization_endpoint":                base(r) + AuthorizePath,
-		"token_endpoint":                        base(r) + TokenPath,
+		"token_endpoint":                        base(r) + s.dialect.path,
 		"device_authorization_endpoint":         base(r) + DeviceAuthorizationPath,
 		"revocation_endpoint":                   base(r) + RevokePath,
 		"introspection_endpoint":                base(r) + IntrospectPath,

@@ -47,8 +47,8 @@ type dialect struct {
 	authorize    string
 	pkceOptional bool
 	noIss        bool
-	// whole has all the other endpoints, too.
-	whole bool
+	// whole has all the other endpoints, too; found has metadata alone of them.
+	whole, found bool
 	// scope is what is granted, whatever was asked for; "" is what was asked for.
 	scope string
 	// words puts a request into the words of RFC 6749.

@@ -57,7 +57,7 @@ var vendors = map[Vendor]vendor{
 	},
 	Keycloak: {
 		dialect: dialect{
-			path: "/realms/demo/protocol/openid-connect/token", jwtType: "JWT",
+			path: "/realms/demo/protocol/openid-connect/token", jwtType: "JWT", found: true,
 			answer: func(members map[string]any) {
 				members["refresh_expires_in"], members["not-before-policy"] = 0, 0
 				if members["refresh_token"] != nil {
@@ -77,7 +77,7 @@ var vendors = map[Vendor]vendor{
 	},
 	Okta: {
 		dialect: dialect{
-			path: "/oauth2/default/v1/token", jwtType: "JWT",
+			path: "/oauth2/default/v1/token", jwtType: "JWT", found: true,
 			check:  wantParameter("scope", "invalid_scope", "The authorization server resource does not have any configured default scopes, 'scope' must be provided."),
 			refuse: refuseOkta,
 		},
