@@ -22,6 +22,7 @@ var (
 	length   = flag.Duration("for", time.Minute, "length of the scenarios refresh and reload")
 	rate     = flag.Int("rate", 200, "requests a second")
 	lifetime = flag.Duration("lifetime", 3*time.Second, "life of a token in the scenario refresh")
+	tenants  = flag.Int("tenants", 1_000_000, "distinct values in the scenario tenants")
 	binary   = flag.String("caddy", "", "the binary to measure (default: cmd/caddy, built for the run)")
 )
 
@@ -35,6 +36,7 @@ var scenarios = []struct {
 	{"down", "a start with the authorization server down for 5 s", down},
 	{"refresh", "short tokens, renewed under load", refresh},
 	{"reload", "20 reloads under load", reload},
+	{"tenants", "a flood of distinct values on a template, while one of them is in regular use", flood},
 }
 
 func main() {

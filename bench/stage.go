@@ -39,6 +39,7 @@ func build(ctx context.Context, dir string) (string, error) {
 // stage is one scenario's set of processes and servers, all on loopback.
 type stage struct {
 	dir    string
+	option string // one more of the credential
 	auth   *authserver.Server
 	server *authserver.Listener
 	api    *authserver.Upstream
@@ -96,6 +97,7 @@ func (s *stage) configure(version int) error {
 			token_url %s%s
 			client_id %s
 			client_auth client_secret_basic {env.%s}
+			%s
 		}
 	}
 }
@@ -110,7 +112,7 @@ http://%s {
 		reverse_proxy %s
 	}
 }
-`, s.admin(), s.server.URL(), authserver.TokenPath, clientID, secretEnv, s.proxy, version, s.target.Addr())
+`, s.admin(), s.server.URL(), authserver.TokenPath, clientID, secretEnv, s.option, s.proxy, version, s.target.Addr())
 	return os.WriteFile(filepath.Join(s.dir, "Caddyfile"), []byte(file), 0o600)
 }
 
@@ -178,9 +180,19 @@ func (r reply) says() string {
 	return strconv.Itoa(r.status)
 }
 
-func (s *stage) request() reply {
+func (s *stage) request() reply { return s.requestFor("") }
+
+// requestFor is a request of a tenant.
+func (s *stage) requestFor(tenant string) reply {
 	began := time.Now()
-	res, err := s.client.Get("http://" + s.proxy + "/hello")
+	req, err := http.NewRequest(http.MethodGet, "http://"+s.proxy+"/hello", nil)
+	if err != nil {
+		return reply{err: err}
+	}
+	if tenant != "" {
+		req.Header.Set("X-Tenant", tenant)
+	}
+	res, err := s.client.Do(req)
 	if err != nil {
 		return reply{err: err, took: time.Since(began)}
 	}

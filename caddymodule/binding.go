@@ -114,7 +114,7 @@ func (w *boundWay) way(certificate *tls.Certificate, plain *reverseproxy.HTTPTra
 		}
 		w.certificate, w.certified = certificate, plain.Transport.Clone()
 		w.certified.TLSNextProto, w.certified.ForceAttemptHTTP2 = nil, plain.Transport.TLSNextProto != nil // what is cloned of it belongs to the other
-		w.certified.TLSClientConfig.Certificates = []tls.Certificate{*certificate}
+		show(w.certified.TLSClientConfig, certificate)
 	}
 	return w.certified
 }

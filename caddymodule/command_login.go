@@ -54,7 +54,8 @@ func logoutCommand() *cobra.Command {
 		Long: `
 Revokes the refresh token at the authorization server, where its metadata names
 an endpoint for that (RFC 7009), and removes it from the storage of the
-configuration. The access token that a running Caddy holds serves to its end.`,
+configuration. A running Caddy uses the access token that it holds to its end,
+or until it is refused.`,
 		Args: cobra.ExactArgs(1),
 		RunE: caddycmd.WrapCommandFuncForCobra(runLogout),
 	}
@@ -296,7 +297,7 @@ func (c *configured) logout(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("forgetting the refresh token in %s: %w", c.place, err)
 	}
 	c.keptAside(unreadable, s, out)
-	fmt.Fprintln(out, "Logged out. The access token that a running Caddy holds serves to its end.")
+	fmt.Fprintln(out, "Logged out. A running Caddy uses the access token that it holds to its end, or until it is refused.")
 	return nil
 }
 

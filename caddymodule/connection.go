@@ -196,10 +196,17 @@ func (c *connection) settings(r *resolver, client *proof, m clientauth.Method) (
 			if err != nil {
 				return transport{}, fmt.Errorf("%s: %w", block, err)
 			}
-			conf.Certificates = []tls.Certificate{pair}
+			show(conf, &pair)
 		}
 		return newTransport(conf, proxy, connectTimeout)
 	}, nil
+}
+
+// show has a client show its certificate whatever authorities the server names:
+// Go would leave out one that none of them has signed, as a self-signed one is.
+func show(conf *tls.Config, pair *tls.Certificate) {
+	conf.Certificates = []tls.Certificate{*pair}
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 }
 
 // environmentProxy is Go's, but for spellings of a loopback host that it does

@@ -93,7 +93,7 @@ func (l *login) token(ctx context.Context, deviceCode string) (*oauth.Response, 
 
 const (
 	// fastest is the least time between two polls, whatever a server says.
-	fastest = time.Second
+	fastest = 100 * time.Millisecond
 	// slower is what is added to it where the server asks for that (§3.5).
 	slower = 5 * time.Second
 	// slowest bounds what a network that fails makes of it.

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"regexp"
@@ -63,6 +64,11 @@ func inText(err error) string {
 	return err.Error()
 }
 
+// hasty has a server let a device ask ten times a second.
+func hasty(fault authserver.Fault) authserver.Fault {
+	return authserver.Chain(fault, authserver.Answer(func(m map[string]any) { m["interval"] = json.RawMessage("0.1") }))
+}
+
 // TestDeviceLogin: a code is shown, and what comes once it is entered is kept.
 func TestDeviceLogin(t *testing.T) {
 	t.Setenv("TEST_SCOPES", "openid read")
@@ -101,9 +107,8 @@ func TestDeviceLogin(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.config.DeviceInterval = time.Second
 			p := loginServer(t, tc.config)
-			p.auth.DeviceAuthorization.SetFault(tc.fault)
+			p.auth.DeviceAuthorization.SetFault(hasty(tc.fault))
 			edit := slices.Clone(tc.edit)
 			for i := range edit {
 				edit[i] = strings.ReplaceAll(edit[i], "$SERVER", p.server.URL())
@@ -159,7 +164,7 @@ func TestDeviceLoginPolls(t *testing.T) {
 		},
 		"denied":  {requests: 1, says: "the person at the other device said no"},
 		"expired": {faults: []authserver.Fault{authserver.Invalid("expired_token", "")}, requests: 1, says: "the code has expired: start again"},
-		"in time": {config: authserver.Config{DeviceLifetime: 2 * time.Second}, says: "nobody has entered the code in time: start again"},
+		"in time": {config: authserver.Config{DeviceLifetime: time.Second}, says: "nobody has entered the code in time: start again"},
 		"refused": {
 			faults:   []authserver.Fault{authserver.Invalid("invalid_grant", "no\x1bsuch code")},
 			requests: 1, says: "refused: HTTP 400, invalid_grant: no such code",
@@ -174,8 +179,8 @@ func TestDeviceLoginPolls(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.config.DeviceInterval = time.Second
 			p := loginServer(t, tc.config)
+			p.auth.DeviceAuthorization.SetFault(hasty(nil))
 			for _, fault := range tc.faults {
 				p.auth.FailNext(1, fault)
 			}
@@ -252,7 +257,8 @@ func TestDeviceLoginNotBegun(t *testing.T) {
 
 // TestDeviceLoginShape: a server's own words are for its token endpoint alone.
 func TestDeviceLoginShape(t *testing.T) {
-	p := loginServer(t, authserver.Config{DeviceInterval: time.Second})
+	p := loginServer(t, authserver.Config{})
+	p.auth.DeviceAuthorization.SetFault(hasty(nil))
 	_, err := p.deviceLogin(p.deviceConfig("request {\nmethod GET\nrename client_id appid\n}"), func(string) {})
 	if err == nil {
 		t.Error("the token endpoint, which takes no GET, gave a token")
@@ -283,6 +289,24 @@ func TestDeviceLoginInterrupted(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	p.nothingStored()
+}
+
+// TestDeviceLoginInterval: what the server asks for is waited for.
+func TestDeviceLoginInterval(t *testing.T) {
+	p := loginServer(t, authserver.Config{DeviceInterval: time.Second, SlowDown: true})
+	p.auth.FailNext(1, authserver.Invalid("authorization_pending", ""))
+	if _, err := p.deviceLogin(p.deviceConfig(), func(code string) { p.auth.ApproveDevice(code) }); err != nil {
+		t.Fatal(err)
+	}
+	var times []time.Time
+	for _, r := range p.auth.Log() {
+		if r.Path == authserver.DeviceAuthorizationPath || r.Path == authserver.TokenPath {
+			times = append(times, r.Time)
+		}
+	}
+	if len(times) != 3 || times[1].Sub(times[0]) < time.Second || times[2].Sub(times[1]) < time.Second {
+		t.Errorf("asked at %v", times)
+	}
 }
 
 // TestPace: how often a server is asked (RFC 8628 §3.5).

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -74,20 +75,32 @@ type program struct {
 // caddy starts the command line.
 func (p *parts) caddy(args ...string) *program {
 	p.t.Helper()
+	c := p.prepare(args...)
+	c.start()
+	return c
+}
+
+// prepare is caddy in a folder of its own, which is its user's home.
+func (p *parts) prepare(args ...string) *program {
+	p.t.Helper()
 	c := &program{t: p.t, cmd: exec.Command(os.Args[0], args...)}
-	home := p.t.TempDir()
-	c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = home, &c.out, &c.errors
-	c.cmd.Env = append(os.Environ(), asCaddy+"=1", "HOME="+home, "XDG_DATA_HOME="+filepath.Join(home, "data"), "XDG_CONFIG_HOME="+filepath.Join(home, "config"))
+	c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = p.t.TempDir(), &c.out, &c.errors
+	c.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "XDG_") || strings.HasPrefix(v, "HOME=") })
+	c.cmd.Env = append(c.cmd.Env, asCaddy+"=1", "HOME="+c.cmd.Dir)
+	return c
+}
+
+func (c *program) start() {
+	c.t.Helper()
 	if err := c.cmd.Start(); err != nil {
-		p.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	p.t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		if c.cmd.ProcessState == nil {
 			_ = c.cmd.Process.Kill()
 			_ = c.cmd.Wait()
 		}
 	})
-	return c
 }
 
 // all is what it has written anywhere.
@@ -133,7 +146,7 @@ func tryBrowse(ctx context.Context, address string) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 30 * time.Second}
 	res, err := client.Do(req)
 	if err != nil {
 		return answer{}, err
@@ -414,6 +427,83 @@ func TestLoginWhileRunning(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoginCertificate: a client that shows a certificate goes where the server
+// wants such clients (RFC 8705 §5), with all that it asks for itself.
+func TestLoginCertificate(t *testing.T) {
+	server, ca := selfSigned(t, "127.0.0.1")
+	client, clientCert := selfSigned(t, "client")
+	leaf, err := x509.ParseCertificate(client.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var issuer, alias string
+	p := loginServer(t, authserver.Config{
+		IDTokenEdit: func(c map[string]any) { c["iss"] = issuer },
+		Methods:     []string{authserver.SelfSignedTLS}, ClientThumbprint: authserver.Thumbprint(leaf),
+		MetadataEdit: func(m map[string]any) {
+			m["mtls_endpoint_aliases"] = map[string]any{
+				"token_endpoint": alias + authserver.TokenPath, "revocation_endpoint": alias + authserver.RevokePath,
+				"device_authorization_endpoint": alias + authserver.DeviceAuthorizationPath,
+			}
+		},
+	})
+	secure := func(conf *tls.Config) string {
+		l, err := authserver.ListenTLS("127.0.0.1:0", p.auth, conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l.URL()
+	}
+	alias = secure(&tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
+	issuer = secure(&tls.Config{Certificates: []tls.Certificate{server}})
+	caddyfile := strings.NewReplacer(
+		p.server.URL(), issuer,
+		"client_auth client_secret_basic {env."+secretEnv+"}", "client_auth tls_client_auth {\ncert "+writeFile(t, "cert", clientCert)+"\nkey "+writeFile(t, "key", keyPEM(t, client))+"\n}\n"+
+			"tls {\nca "+writeFile(t, "ca", ca)+"\n}\n",
+	).Replace(p.loginConfig("scopes openid"))
+	p.loggedIn(caddyfile)
+	if _, err := p.logout(caddyfile); err != nil {
+		t.Error(err)
+	}
+	p.auth.DeviceAuthorization.SetFault(hasty(nil))
+	if _, err := p.deviceLogin(caddyfile, func(code string) { p.auth.ApproveDevice(code) }); err != nil {
+		t.Error(err)
+	}
+	want := map[string]int{authserver.TokenPath: 2, authserver.RevokePath: 1, authserver.DeviceAuthorizationPath: 1}
+	for _, r := range p.auth.Log() {
+		if _, ok := want[r.Path]; ok && r.Host == strings.TrimPrefix(alias, "https://") {
+			want[r.Path]--
+		}
+	}
+	for path, n := range want {
+		if n != 0 {
+			t.Errorf("%s was not asked where certificates are", path)
+		}
+	}
+}
+
+// TestLoginDPoP: the refresh token of a public client is bound to the key that
+// the login was made with (RFC 9449 §5).
+func TestLoginDPoP(t *testing.T) {
+	p := loginServer(t, authserver.Config{DPoP: authserver.DPoPRequired, DPoPNonce: true, Methods: []string{authserver.None}, ClientID: appClient})
+	key := filepath.Join(t.TempDir(), "key")
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(key, keyPEM(t, tls.Certificate{PrivateKey: ecKey}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	caddyfile := p.caddyfile(strings.Replace(p.loginBlock(callbackOn(t, "127.0.0.1"), "dpop {\nkey_file "+key+"\n}"),
+		"client_auth client_secret_basic {env."+secretEnv+"}", "client_auth none", 1), "reverse_proxy $API {\ntransport upstream_auth crm\n}")
+	p.loggedIn(caddyfile)
+	if err := p.load(caddyfile); err != nil {
+		t.Fatal(err)
+	}
+	p.want(p.get("/"), http.StatusOK)
 }
 
 // refreshTokenIssued is one that was spent, so that its chain is known.
