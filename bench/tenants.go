@@ -50,13 +50,16 @@ func flood(ctx context.Context, s *stage) error {
 				if n > int64(*tenants) {
 					return
 				}
-				switch s.requestFor("tenant-" + strconv.FormatInt(n, 10)).status {
+				r := s.requestFor("tenant-" + strconv.FormatInt(n, 10))
+				switch r.status {
 				case 200:
 					good.Add(1)
 				case 503:
 					away.Add(1)
 				default:
-					other.Add(1)
+					if other.Add(1) == 1 {
+						fmt.Printf("  value %d: %s after %s\n", n, r.says(), ms(r.took))
+					}
 				}
 				if n%10_000 == 0 {
 					if kib, err := s.memory(); err == nil {

@@ -181,10 +181,12 @@ func (l *login) find(ctx context.Context) error {
 	return nil
 }
 
-// alias is an endpoint for one who shows a certificate, where the server has
-// another one for that (RFC 8705 §5).
+// alias is an endpoint for one who shows a certificate, as a proof or only to
+// have the token bound to it, where the server has another one for that (RFC
+// 8705 §5).
 func (c *Credential) alias(endpoint, alias string) string {
-	if _, ok := c.method.(clientauth.CertificateHolder); ok && alias != "" {
+	_, proof := c.method.(clientauth.CertificateHolder)
+	if shown := proof || c.TLS != nil && c.TLS.Cert != ""; shown && alias != "" {
 		return alias
 	}
 	return endpoint
@@ -281,10 +283,10 @@ func (c *configured) logout(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("looking for the refresh token in %s: %w", c.place, unreadable)
 	case refreshToken == "":
 		fmt.Fprintf(out, "No refresh token is stored in %s.\n", c.place)
-		if s.Initial != "" {
-			fmt.Fprintln(out, "That of the config is used once, by a Caddy that has not used it yet: take it out, too.")
+		if s.Initial == "" {
+			return nil
 		}
-		return nil
+		q.revoke(ctx, s.Initial, out) // that of the config, which nobody has used yet
 	default:
 		q.revoke(ctx, refreshToken, out)
 	}
@@ -293,7 +295,7 @@ func (c *configured) logout(ctx context.Context, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := token.Forget(ctx, s.Store); err != nil {
+	if err := token.Forget(ctx, s.Store, s.Initial); err != nil {
 		return fmt.Errorf("forgetting the refresh token in %s: %w", c.place, err)
 	}
 	c.keptAside(unreadable, s, out)

@@ -38,8 +38,12 @@ type requester struct {
 }
 
 func newRequester(c *Credential) *requester {
+	most := int32(2) // a request, and a look for another refresh token
+	if c.template.is() {
+		most = int32(c.limits().InFlight)
+	}
 	return &requester{
-		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}, nonces: dpop.NewNonces(), mostPreparing: 1,
+		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}, nonces: dpop.NewNonces(), mostPreparing: most,
 		note: func(string, bool, string, ...zap.Field) {},
 	}
 }
@@ -303,14 +307,10 @@ func (q *requester) find(ctx context.Context, r *resolver, way http.RoundTripper
 			return nil, fmt.Errorf("client_auth: %w", err)
 		}
 	}
-	at := &endpoint{
-		tokenURL: m.TokenEndpoint, issuer: issuer, metadata: m,
+	return &endpoint{
+		tokenURL: c.alias(m.TokenEndpoint, m.MTLS.TokenEndpoint), issuer: issuer, metadata: m,
 		algorithms: m.TokenEndpointAuthAlgorithms, dpopAlgorithms: m.DPoPAlgorithms,
-	}
-	if _, ok := c.method.(clientauth.CertificateHolder); ok && m.MTLS.TokenEndpoint != "" {
-		at.tokenURL = m.MTLS.TokenEndpoint // RFC 8705 §5
-	}
-	return at, nil
+	}, nil
 }
 
 func isNone(m clientauth.Method) bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,7 +193,7 @@ func (c *Chain) spend(ctx context.Context, held bool, s *Session, rec *record) (
 	switch {
 	case err == nil, res != nil && res.RefreshToken != "":
 		c.keep(ctx, s, rec, rec.answered(res.RefreshToken))
-	case failure != nil && failure.Kind == oauth.Refused && failure.Code == "invalid_grant":
+	case failure != nil && refusesToken(failure):
 		return nil, c.end(ctx, s, rec, failure, lost)
 	case failure != nil && failure.Lost && !rec.Static:
 		return nil, loseAnswer(failure, s.rests(held, rec.Mark))
@@ -231,6 +232,13 @@ func loseAnswer(f *oauth.Failure, rests bool) error {
 		said.Err = fmt.Errorf("%w: %w", errResting, said.Err)
 	}
 	return &said
+}
+
+// refusesToken tells whether the server takes the refresh token no more: RFC 6749
+// §5.2 has a word for it, Glewlwyd an empty 400.
+func refusesToken(f *oauth.Failure) bool {
+	silent := f.Status == http.StatusBadRequest && f.Code == "" && f.Description == "" && f.Err == nil
+	return f.Kind == oauth.Refused && (silent || f.Code == "invalid_grant")
 }
 
 // end notes that the server refuses a refresh token.

@@ -459,7 +459,7 @@ func TestUnsavedLastWord(t *testing.T) {
 				p.issuer.during = nil
 				want := ""
 				if logout {
-					if err := Forget(t.Context(), p.next()); err != nil {
+					if err := Forget(t.Context(), p.next(), ""); err != nil {
 						t.Fatal(err)
 					}
 				} else {
@@ -591,7 +591,7 @@ func TestUnreadable(t *testing.T) {
 			wantSpent(t, p, "b.1")
 
 			p.disk.set([]byte(tc.content), tc.sealed)
-			if err := Forget(t.Context(), p); err != nil || len(p.disk.aside) != 2 {
+			if err := Forget(t.Context(), p, ""); err != nil || len(p.disk.aside) != 2 {
 				t.Errorf("got %v, kept %q", err, p.disk.aside)
 			}
 			if _, err := p.refresh(t, false); !errors.Is(err, ErrLoginRequired) {

@@ -251,6 +251,11 @@ func (c *Chain) Close() {
 
 // Keep stores a refresh token that a login brought, over whatever is there.
 func Keep(ctx context.Context, store Store, refreshToken string) error {
+	return replace(ctx, store, refreshToken, "")
+}
+
+// replace stores a refresh token, and has a configured one count as taken.
+func replace(ctx context.Context, store Store, refreshToken, initial string) error {
 	rec, err := read(ctx, store)
 	if errors.Is(err, ErrUnreadable) {
 		if err := store.KeepAside(ctx); err != nil {
@@ -261,6 +266,7 @@ func Keep(ctx context.Context, store Store, refreshToken string) error {
 	if err != nil {
 		return err
 	}
+	rec.take(initial)
 	rec.begin(refreshToken)
 	return write(ctx, store, rec)
 }
@@ -274,6 +280,8 @@ func Kept(ctx context.Context, store Store) (string, error) {
 	return rec.RefreshToken, nil
 }
 
-// Forget removes the refresh token. Which configured ones were taken stays
-// known.
-func Forget(ctx context.Context, store Store) error { return Keep(ctx, store, "") }
+// Forget removes the refresh token. The configured one, "" where there is none,
+// counts as taken from now on, as those before it do: it would undo the logout.
+func Forget(ctx context.Context, store Store, initial string) error {
+	return replace(ctx, store, "", initial)
+}

@@ -744,6 +744,49 @@ func TestEnded(t *testing.T) {
 	wantState(t, p, true, nil)
 }
 
+// TestWordsOfTheEnd: which answers end a refresh token. Not each server has a word
+// for that.
+func TestWordsOfTheEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		failure oauth.Failure
+		ended   bool
+	}{
+		{"invalid_grant", oauth.Failure{Kind: oauth.Refused, Status: 400, Code: "invalid_grant"}, true},
+		{"invalid_grant with 401", oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_grant"}, true},
+		{"an empty 400", oauth.Failure{Kind: oauth.Refused, Status: 400}, true},
+		{"an empty 401", oauth.Failure{Kind: oauth.Refused, Status: 401}, false},
+		{"an empty 403", oauth.Failure{Kind: oauth.Refused, Status: 403}, false},
+		{"an empty 429", oauth.Failure{Kind: oauth.Unreachable, Status: 429}, false},
+		{"another code", oauth.Failure{Kind: oauth.Refused, Status: 400, Code: "invalid_request"}, false},
+		{"words without a code", oauth.Failure{Kind: oauth.Refused, Status: 400, Description: "bad request"}, false},
+		{"a page", oauth.Failure{Kind: oauth.Refused, Status: 400, Err: errors.New("the answer is a page")}, false},
+	} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, lost %t", tc.name, lost), func(t *testing.T) {
+				p := begin()
+				if lost {
+					p.issuer.will(lostBefore)
+					if _, err := p.refresh(t, false); err == nil {
+						t.Fatal("got a token")
+					}
+				}
+				_, err := p.chain.Refresh(t.Context(), false, func(ctx context.Context) (*Session, error) {
+					s, err := p.open(ctx)
+					s.Spend = func(context.Context, string) (*oauth.Response, error) { return nil, &tc.failure }
+					return s, err
+				})
+				if errors.Is(err, ErrEnded) != tc.ended || errors.Is(err, ErrAnswerLost) != (tc.ended && lost) {
+					t.Errorf("got %v", err)
+				}
+				if r := p.disk.record(t); (r.Ended != nil) != tc.ended || tc.ended && r.Ended.Lost != lost || r.lost() != (lost && !tc.ended) {
+					t.Errorf("stored %s", p.disk.text())
+				}
+			})
+		}
+	}
+}
+
 // TestNewerInTheStore: after invalid_grant one that was stored meanwhile is
 // spent at once.
 func TestNewerInTheStore(t *testing.T) {
@@ -791,7 +834,7 @@ func TestLastWord(t *testing.T) {
 			p := begin()
 			p.issuer.will(what)
 			p.issuer.during = func(string) {
-				if err := Forget(t.Context(), p.next()); err != nil {
+				if err := Forget(t.Context(), p.next(), ""); err != nil {
 					t.Error(err)
 				}
 			}
@@ -819,7 +862,7 @@ func TestKept(t *testing.T) {
 	if got, err := Kept(t.Context(), p); got != "b.1" || err != nil {
 		t.Fatalf("got %q, %v", got, err)
 	}
-	if err := Forget(t.Context(), p); err != nil {
+	if err := Forget(t.Context(), p, ""); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := Kept(t.Context(), p); got != "" || err != nil || strings.Contains(p.disk.text(), "b.1") {
@@ -1148,7 +1191,7 @@ func TestStale(t *testing.T) {
 		p.initial = p.issuer.issue("c")
 		stale(true)
 		p.initial = "a.1"
-		if err := Forget(t.Context(), p.next()); err != nil {
+		if err := Forget(t.Context(), p.next(), ""); err != nil {
 			t.Fatal(err)
 		}
 		stale(false)
@@ -1233,3 +1276,19 @@ var (
 	_ Store     = (*process)(nil)
 	_ Requester = (*process)(nil)
 )
+
+// TestForgetUnused: a logout before the first refresh keeps the configured
+// refresh token from being taken.
+func TestForgetUnused(t *testing.T) {
+	p := begin()
+	if err := Forget(t.Context(), p, "initial"); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := read(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec.take("initial"); rec.RefreshToken != "" {
+		t.Error("the configured refresh token was taken after a logout")
+	}
+}

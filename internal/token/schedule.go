@@ -2,6 +2,7 @@ package token
 
 import (
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
@@ -48,10 +49,10 @@ type plan struct {
 	due   instant // when the next request is made
 }
 
-// take makes a token of an answer and plans it. before is the newest one so far,
-// nil if there was none.
+// take makes a token of an answer, of which it keeps nothing else alive, and
+// tells when it is due. before is the newest one so far, nil if there was none.
 func (p *Policy) take(res *oauth.Response, before *Token, sent, arrived instant, rnd random) (*Token, instant) {
-	t := &Token{Value: res.AccessToken, Binding: res.Binding, sent: sent, took: arrived.sub(sent)}
+	t := &Token{Value: strings.Clone(res.AccessToken), Binding: res.Binding, sent: sent, took: arrived.sub(sent)}
 	if res.Scopes != nil {
 		t.granted = &granted{res.Scopes, res.Missing}
 	}

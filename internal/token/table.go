@@ -19,8 +19,8 @@ type Limits struct {
 	// MaxTokens is how many values may have a token, or a first request under
 	// way, at one time.
 	MaxTokens int
-	// MaxNew is how many new values are asked for in a second, none of which
-	// is exceeded; below 1 it is one in 1/MaxNew seconds.
+	// MaxNew is how many new values are asked for in any second at most; below
+	// 1 it is one in 1/MaxNew seconds.
 	MaxNew float64
 	// InFlight is how many token requests are under way at once, renewals
 	// among them.
@@ -231,8 +231,8 @@ type Limited struct {
 
 // The limits that turn new values away.
 var (
-	ErrTableFull  = errors.New("all places for tokens are taken by values in use")
-	ErrTooManyNew = errors.New("too many new values")
+	ErrTableFull  = errors.New("there are as many tokens as may be held (max_tokens), and all are in use")
+	ErrTooManyNew = errors.New("more new values come than may be asked for (max_new)")
 )
 
 func (l *Limited) Error() string { return l.Err.Error() }

@@ -64,7 +64,7 @@ func (e *entry) token(at instant) *Token {
 }
 
 func (e *entry) idle(at instant) bool {
-	return at.sub(instant(e.used.Load())) >= e.table.limits.Idle
+	return (e.fetch == nil || e.fetch.waiters == 0) && at.sub(instant(e.used.Load())) >= e.table.limits.Idle
 }
 
 // hold replaces the token, nil for none.
@@ -121,7 +121,7 @@ func (e *entry) wake() {
 func (e *entry) queue(at instant) bool {
 	t := e.table
 	switch {
-	case e.unwanted() && e.idle(at):
+	case e.idle(at):
 		t.remove(e)
 		return false
 	case e.held.p.Load() == nil && t.outage.active(at):
@@ -176,9 +176,6 @@ func (e *entry) gone() bool { return e.next == never }
 // resting tells whether nothing is done before the entry is due.
 func (e *entry) resting() bool { return e.fetch == nil || e.fetch.stage == wanted }
 
-// unwanted tells whether, besides, nobody waits.
-func (e *entry) unwanted() bool { return e.resting() && (e.fetch == nil || e.fetch.waiters == 0) }
-
 // asking tells whether a request is under way.
 func (e *entry) asking() bool { return e.fetch != nil && e.fetch.stage == begun }
 
@@ -195,10 +192,7 @@ func (e *entry) clockMoved(slept time.Duration) {
 		tok = tok.earlier(slept)
 		e.hold(tok)
 	}
-	switch {
-	case t.limits.OnDemand:
-		e.next = tok.until
-	case e.fetch == nil || slept > 0:
+	if !t.limits.OnDemand && (e.fetch == nil || slept > 0) {
 		e.next = min(e.next, now())
 	}
 	e.reschedule()

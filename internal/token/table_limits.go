@@ -36,7 +36,7 @@ func (t *Table) makeRoom(at instant) error {
 	}
 	var idlest *entry
 	for e := range t.all() {
-		if e.unwanted() && (idlest == nil || e.used.Load() < idlest.used.Load()) {
+		if e.resting() && (idlest == nil || e.used.Load() < idlest.used.Load()) {
 			idlest = e
 		}
 	}

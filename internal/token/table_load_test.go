@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -83,9 +84,8 @@ func TestTableFlood(t *testing.T) {
 				tab.random = func() float64 { return 0.5 }
 				defer tab.Close()
 				ask := func(n int, source *counter) bool {
-					tok, _ := tab.Wait(t.Context(), numbered(n), 0, func() Requester { return source })
-					synctest.Wait()
-					return tok != nil || tab.Token(numbered(n)) != nil
+					tok, _ := tab.Wait(t.Context(), numbered(n), time.Second, func() Requester { return source })
+					return tok != nil
 				}
 				well := &counter{size: 909, life: 24 * time.Hour}
 				for i := range inUse {
@@ -159,6 +159,30 @@ func TestTableMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTableKeepsNoAnswers: a token may be a part of a large answer's text.
+func TestTableKeepsNoAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := NewTable(defaults, usual, new(Scheduler), silent{})
+		defer tab.Close()
+		before := heapInUse()
+		source := requesterFunc(func(context.Context) (*oauth.Response, error) {
+			answer := strings.Repeat("x", 1<<20)
+			return &oauth.Response{AccessToken: answer[:909], ExpiresIn: time.Hour}, nil
+		})
+		for i := range 10 {
+			if _, err := tab.Wait(t.Context(), numbered(i), time.Second, func() Requester { return source }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if grown := heapInUse() - before; grown > 1<<20 {
+			t.Errorf("ten tokens keep %d bytes", grown)
+		}
+		if tab.Snapshot().Tokens != 10 {
+			t.Error("nothing is held")
+		}
+	})
 }
 
 // TestTableRaces has everything happen at once.

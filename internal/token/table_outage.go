@@ -31,7 +31,7 @@ func (o *outage) allows(at instant) bool {
 // had begun.
 func (o *outage) over(sent instant) {
 	if sent > o.failed {
-		*o = outage{failed: o.failed, looking: o.looking}
+		*o = outage{looking: o.looking}
 	}
 }
 

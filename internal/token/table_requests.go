@@ -130,27 +130,20 @@ const glitch = time.Second
 // fail notes a failure. A value without a token loses its place.
 func (e *entry) fail(failure *oauth.Failure, sent, at instant) Snapshot {
 	t := e.table
-	e.catchUp(at)
-	f, held, failures := e.fetch, e.held.p.Load() != nil, 0
-	switch {
-	case t.concernsAll(failure):
+	held, failures := e.held.p.Load() != nil, e.fetch.failures+1
+	if t.concernsAll(failure) {
 		t.suffer(failure, e.requester, sent, at)
 		e.next, failures = t.outage.until, t.outage.failures
-	case held:
-		failures = f.failures + 1
-		e.pause(failure, backoff(failure.Kind, failures, true, t.random), at)
-		e.fetch = &fetch{entry: e, failures: failures, failure: failure}
-	default:
-		failures = 1
-		pause := glitch
-		if answered(failure) {
-			pause = t.limits.Remember
+	} else {
+		e.next = at.add(max(t.pause(failure, failures, held), retryAfter(failure.RetryAfter, t.random)))
+		if held {
+			e.fetch = &fetch{entry: e, failures: failures, failure: failure}
+		} else {
+			t.refused.add(refusal{e.key, e.next, failure}, at)
 		}
-		e.pause(failure, pause, at)
-		t.refused.add(refusal{e.key, e.next, failure}, at)
-	}
-	if answered(failure) {
-		t.outage.over(sent)
+		if answered(failure) {
+			t.outage.over(sent)
+		}
 	}
 	snap := e.snapshot(failure, failures)
 	if !held {
@@ -159,14 +152,19 @@ func (e *entry) fail(failure *oauth.Failure, sent, at instant) Snapshot {
 	return snap
 }
 
-func (e *entry) pause(failure *oauth.Failure, least time.Duration, at instant) {
-	e.next = at.add(max(least, retryAfter(failure.RetryAfter, e.table.random)))
+// pause is for how long one value is not asked for again.
+func (t *Table) pause(failure *oauth.Failure, failures int, held bool) time.Duration {
+	switch {
+	case held:
+		return backoff(failure.Kind, failures, true, t.random)
+	case answered(failure):
+		return t.limits.Remember
+	}
+	return glitch
 }
 
 // answered tells whether the server has said no, to a client that it knows.
-func answered(f *oauth.Failure) bool {
-	return f.Kind == oauth.Refused && f.Status != 0 && f.Code != "invalid_client"
-}
+func answered(f *oauth.Failure) bool { return f.Kind == oauth.Refused && f.Status != 0 }
 
 // concernsAll tells whether a failure is not about one value: then all that
 // have no token wait for the server, or for the one who can mend the secret.

@@ -7,16 +7,17 @@ import (
 )
 
 const (
-	shards     = 32 // so that requests do not contend for one lock
-	leastChain = 4
+	shards      = 32 // so that requests do not contend for one lock
+	leastChains = 4
 )
 
 // shard is a part of a table's entries, hashed into chains that go through the
 // entries themselves: a map would hold each key a second time.
 type shard struct {
 	mu     sync.RWMutex // Table.mu is held as well by whoever writes
-	chains []*entry     // as many as a power of two
-	count  int
+	chains []*entry
+	length uint64 // of chains, a power of two
+	count  uint64 // of entries
 }
 
 // place is where an entry is found. The seed keeps others from choosing values
@@ -30,7 +31,7 @@ func (t *Table) find(key *Key) *entry {
 	s, hash := t.place(key)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if len(s.chains) == 0 {
+	if s.count == 0 {
 		return nil
 	}
 	e := *s.chain(hash)
@@ -40,14 +41,14 @@ func (t *Table) find(key *Key) *entry {
 	return e
 }
 
-func (s *shard) chain(hash uint64) **entry { return &s.chains[hash&uint64(len(s.chains)-1)] }
+func (s *shard) chain(hash uint64) **entry { return &s.chains[hash&(s.length-1)] }
 
 // put adds an entry whose key is not there.
 func (t *Table) put(e *entry) {
 	s, hash := t.place(&e.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.count >= len(s.chains) {
+	if s.count >= s.length {
 		t.grow(s)
 	}
 	head := s.chain(hash)
@@ -58,7 +59,8 @@ func (t *Table) put(e *entry) {
 // grow doubles the number of chains.
 func (t *Table) grow(s *shard) {
 	old := s.chains
-	s.chains = make([]*entry, max(leastChain, 2*len(old)))
+	s.length = max(leastChains, 2*s.length)
+	s.chains = make([]*entry, s.length)
 	for _, e := range old {
 		for e != nil {
 			next := e.beside

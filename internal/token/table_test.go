@@ -168,6 +168,11 @@ func isLimited(err error, which error) (time.Duration, bool) {
 	return l.RetryAfter, true
 }
 
+func isLimitedAtAll(err error) bool {
+	_, ok := errors.AsType[*Limited](err)
+	return ok
+}
+
 // TestTableOneForEach: callers at once for a value cost one request, each value
 // has a token of its own, and one that is held costs none.
 func TestTableOneForEach(t *testing.T) {
@@ -198,6 +203,56 @@ func TestTableOneForEach(t *testing.T) {
 			t.Errorf("%d attempts told of, the last %+v", b.obs.count(), a)
 		}
 	})
+}
+
+// TestTableMarksUse: a use is written down once a second.
+func TestTableMarksUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour}, nil)
+		if _, err := b.get("a"); err != nil {
+			t.Fatal(err)
+		}
+		first := b.entry("a").used.Load()
+		pass(time.Second - 1)
+		b.held("a")
+		if b.entry("a").used.Load() != first {
+			t.Error("each request writes what all read")
+		}
+		pass(1)
+		b.held("a")
+		if b.entry("a").used.Load() != int64(now()) {
+			t.Error("not marked as used")
+		}
+	})
+}
+
+// TestTableLateProcess: see TestLateProcess. Who comes before the scheduler has
+// noticed the end makes the next request.
+func TestTableLateProcess(t *testing.T) {
+	for _, onDemand := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.OnDemand = onDemand })
+			if _, err := b.get("a"); err != nil {
+				t.Fatal(err)
+			}
+			b.mu.Lock()
+			e := b.entry("a")
+			old := *e.held.p.Load()
+			old.until, e.next = now()-1, now()
+			e.hold(&old)
+			b.mu.Unlock()
+			if b.held("a") != "" {
+				t.Error("an expired token was given out")
+			}
+			if !onDemand {
+				b.scheduler.set(e, now())
+			}
+			began := time.Now()
+			if got, err := b.get("a"); got != "a-2" || time.Since(began) != 0 {
+				t.Errorf("got %q, %v after %v", got, err, time.Since(began))
+			}
+		})
+	}
 }
 
 // TestTableLeaving: a caller that leaves ends nothing for the others.
@@ -425,9 +480,14 @@ func TestTableInFlight(t *testing.T) {
 		if n := b.realm.count() - before; n != 4 || b.places() != 14 {
 			t.Errorf("%d requests, %d places; want 4 and 14", n, b.places())
 		}
-		if _, err := b.get("w9"); err != nil {
-			t.Errorf("those who left took permits along: %v", err)
+		for i := range 10 {
+			wg.Go(func() {
+				if _, err := b.getFor(fmt.Sprint("x", i), 0); isLimitedAtAll(err) {
+					t.Errorf("those who left took permits along: %v", err)
+				}
+			})
 		}
+		wg.Wait()
 	})
 }
 
@@ -455,165 +515,6 @@ func TestTableLineIsShort(t *testing.T) {
 		}
 		wg.Wait()
 	})
-}
-
-// TestTableOutage: what is not about one value holds all new ones back, and
-// held tokens serve on. After the pause one asks, not all at once.
-func TestTableOutage(t *testing.T) {
-	for name, tc := range map[string]struct {
-		failure oauth.Failure
-		pauses  []time.Duration // with random numbers of 0.5
-	}{
-		"unreachable":    {oauth.Failure{Kind: oauth.Unreachable, Status: 503}, []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}},
-		"invalid_client": {oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_client"}, []time.Duration{2500 * time.Millisecond, 5 * time.Second, 10 * time.Second}},
-		"429":            {oauth.Failure{Kind: oauth.Unreachable, Status: 429, RetryAfter: 20 * time.Second}, []time.Duration{25 * time.Second, 25 * time.Second}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxNew = 100 })
-				if _, err := b.get("held"); err != nil {
-					t.Fatal(err)
-				}
-				pass(time.Second)
-				b.realm.set(func() { b.realm.fail, b.realm.delay = &tc.failure, time.Second })
-				for i, pause := range tc.pauses {
-					before := b.realm.count()
-					var wg sync.WaitGroup
-					for j := range 50 {
-						wg.Go(func() {
-							if _, err := b.get(fmt.Sprint("v", j)); !errors.Is(err, error(&tc.failure)) {
-								t.Errorf("got %v", err)
-							}
-						})
-					}
-					wg.Wait()
-					want := 1
-					if i == 0 {
-						want = 16 // nobody knew
-					}
-					if n := b.realm.count() - before; n != want {
-						t.Fatalf("pause %d: %d requests, want %d", i, n, want)
-					}
-					s := b.Snapshot()
-					if s.Failures != i+1 || s.Failure == nil || time.Until(s.Next).Round(time.Millisecond) != pause {
-						t.Errorf("pause %d: %d failures, next in %v, want %v", i, s.Failures, time.Until(s.Next), pause)
-					}
-					if b.places() != 1 || b.held("held") == "" {
-						t.Errorf("pause %d: %d places, held %q", i, b.places(), b.held("held"))
-					}
-					pass(pause - 1)
-					began := time.Now()
-					if _, err := b.get("early"); err == nil || time.Since(began) != 0 || b.realm.count() != before+want {
-						t.Errorf("pause %d: got %v after %v in the pause", i, err, time.Since(began))
-					}
-					pass(1)
-				}
-				b.realm.set(func() { b.realm.fail = nil })
-				before := b.realm.count()
-				var wg sync.WaitGroup
-				for i := range 10 {
-					wg.Go(func() {
-						if got, err := b.get(fmt.Sprint("w", i)); got == "" {
-							t.Errorf("after the outage: %v", err)
-						}
-					})
-				}
-				synctest.Wait()
-				if n := b.realm.count() - before; n != 1 {
-					t.Errorf("%d asked whether the outage is over, want 1", n)
-				}
-				wg.Wait()
-				if s := b.Snapshot(); s.Failures != 0 || s.Failure != nil || !s.Next.IsZero() || b.realm.count()-before != 10 {
-					t.Errorf("after the outage: %+v, %d requests", s, b.realm.count()-before)
-				}
-			})
-		})
-	}
-}
-
-// TestTableOutageOfRenewals: while the server is down renewals wait, one asks,
-// and all are made when it is back; a value whose token ends meanwhile goes.
-func TestTableOutageOfRenewals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxNew, l.InFlight, l.Idle = 100, 16, 24*time.Hour })
-		for i := range 50 {
-			if _, err := b.get(fmt.Sprint("v", i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		b.realm.set(func() { b.realm.fail, b.realm.delay = &down, time.Second })
-		pass(42*time.Minute - 1) // 75% less half of the jitter
-		if n := b.realm.count(); n != 50 {
-			t.Fatalf("%d requests before they are due", n)
-		}
-		pass(1 + time.Second)
-		if n := b.realm.count(); n != 50+16 || b.Snapshot().Failures != 1 {
-			t.Fatalf("%d requests when they are, %d failures", n-50, b.Snapshot().Failures)
-		}
-		pass(10 * time.Minute)
-		if n := b.realm.count() - 66; n < 20 || n > 30 || b.Snapshot().Tokens != 50 {
-			t.Errorf("%d requests in ten minutes of an outage, %d tokens", n, b.Snapshot().Tokens)
-		}
-		b.realm.set(func() { b.realm.fail = nil })
-		pass(time.Minute)
-		if s := b.Snapshot(); s.Tokens != 50 || s.Failures != 0 {
-			t.Errorf("after the outage: %+v", s)
-		}
-		for i := range 50 {
-			if n := b.realm.of(fmt.Sprint("v", i)); n < 2 {
-				t.Errorf("v%d was not renewed", i)
-			}
-		}
-
-		b.realm.set(func() { b.realm.fail = &down })
-		pass(time.Hour)
-		if s := b.Snapshot(); s.Tokens != 0 || b.places() != 0 || b.obs.expired != 50 {
-			t.Errorf("in a long outage: %+v, %d places, %d told of", s, b.places(), b.obs.expired)
-		}
-	})
-}
-
-// TestTableRetryAfterOfMany: what requests that were under way together ask for
-// is kept to, and one that succeeds late ends nothing.
-func TestTableRetryAfterOfMany(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := &realm{life: time.Hour, delay: time.Second, bad: map[string]*oauth.Failure{
-			"a": {Kind: oauth.Unreachable, Status: 503},
-			"b": {Kind: oauth.Unreachable, Status: 429, RetryAfter: 20 * time.Second},
-		}}
-		b := tableOf(t, r, nil)
-		var wg sync.WaitGroup
-		for _, v := range []string{"a", "b", "c"} {
-			wg.Go(func() { _, _ = b.get(v) })
-		}
-		wg.Wait()
-		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 25*time.Second || s.Tokens != 1 {
-			t.Errorf("got %+v", s)
-		}
-	})
-}
-
-// TestTableChangedFile: a secret that was mended is used at once, but not
-// within a Retry-After.
-func TestTableChangedFile(t *testing.T) {
-	for _, tc := range []struct{ asked, want time.Duration }{{0, time.Second}, {4 * time.Second, 5 * time.Second}} {
-		synctest.Test(t, func(t *testing.T) {
-			b := tableOf(t, &realm{life: time.Hour, fail: &oauth.Failure{Kind: oauth.Refused, Status: 401, Code: "invalid_client", RetryAfter: tc.asked}}, nil)
-			for b.Snapshot().Failures < 5 { // 40s
-				_, _ = b.get("a")
-				pass(time.Second / 4)
-			}
-			b.realm.set(func() { b.realm.stale, b.realm.fail = true, nil })
-			began := time.Now()
-			for b.held("a") == "" {
-				_, _ = b.get("a")
-				pass(time.Second / 4)
-			}
-			if took := time.Since(began); took > tc.want+time.Second/4 || took < tc.want-time.Second {
-				t.Errorf("asked for %v: used after %v, want %v", tc.asked, took, tc.want)
-			}
-		})
-	}
 }
 
 // TestTableRenewal: values in use are renewed in the background; an idle one is
@@ -721,7 +622,7 @@ func TestTableRunningToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const life = 60 * time.Second
 		began := time.Now()
-		b := tableOf(t, &realm{}, nil)
+		b := tableOf(t, &realm{}, func(l *Limits) { l.Idle = time.Second }) // who waits is not idle
 		ask := requesterFunc(func(context.Context) (*oauth.Response, error) {
 			age := time.Since(began)
 			return &oauth.Response{AccessToken: fmt.Sprint("tok-", age/life), ExpiresIn: (life - age%life).Truncate(time.Second), Bearer: true}, nil
@@ -838,6 +739,47 @@ func TestTableFair(t *testing.T) {
 	})
 }
 
+// TestTableFairToNew: a thousand renewals at once keep no new value waiting.
+func TestTableFairToNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.MaxTokens, l.InFlight, l.Idle, l.MaxNew = 2000, 2, 2*time.Hour, 1000 })
+		for i := range 1000 {
+			if _, err := b.get(fmt.Sprint("used", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.realm.set(func() { b.realm.delay = time.Second })
+		pass(42 * time.Minute)
+		for i := range 10 {
+			began := time.Now()
+			if _, err := b.get(fmt.Sprint("new", i)); err != nil || time.Since(began) > 3*time.Second {
+				t.Errorf("got %v after %v", err, time.Since(began))
+			}
+		}
+	})
+}
+
+// TestTableClockStepped: after a step of the wall clock all are due, but those
+// that the server has just refused.
+func TestTableClockStepped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, bad: make(map[string]*oauth.Failure)}, func(l *Limits) { l.Idle = 2 * time.Hour })
+		for _, v := range []string{"a", "b"} {
+			if _, err := b.get(v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.realm.set(func() { b.realm.bad["b"] = &oauth.Failure{Kind: oauth.Refused, Status: 400} })
+		pass(42 * time.Minute)
+		b.entry("a").clockMoved(0)
+		b.entry("b").clockMoved(0)
+		pass(1)
+		if b.realm.of("a") != 3 || b.realm.of("b") != 2 || b.held("b") == "" {
+			t.Errorf("%d and %d requests", b.realm.of("a"), b.realm.of("b"))
+		}
+	})
+}
+
 // TestTableSuspended: see TestSuspended.
 func TestTableSuspended(t *testing.T) {
 	for _, onDemand := range []bool{false, true} {
@@ -915,4 +857,59 @@ func TestTableClosed(t *testing.T) {
 			t.Errorf("%d requests, %+v", b.realm.count(), s)
 		}
 	})
+}
+
+// TestRefusals: what is remembered is bounded, whatever the order of the ends.
+func TestRefusals(t *testing.T) {
+	f := func(n int) *oauth.Failure { return &oauth.Failure{Status: n} }
+	r := newRefusals(3)
+	for i := range 100 {
+		r.add(refusal{numbered(i), instant(1000 + i), f(i)}, 0)
+	}
+	if len(r.by) != 3 || len(r.order) != 3 || r.find(numbered(96), 0) != nil || r.find(numbered(97), 0).Status != 97 {
+		t.Errorf("%d remembered, %d in order", len(r.by), len(r.order))
+	}
+	r.add(refusal{numbered(200), 2000, f(200)}, 1099)
+	if len(r.by) != 1 || len(r.order) != 1 || r.find(numbered(200), 1999) == nil || r.find(numbered(200), 2000) != nil {
+		t.Errorf("%d remembered once the others are past", len(r.by))
+	}
+
+	r = newRefusals(3)
+	r.add(refusal{numbered(1), 3000, f(1)}, 0)
+	r.add(refusal{numbered(2), 10, f(2)}, 0) // behind one that lasts
+	r.add(refusal{numbered(2), 5000, f(3)}, 20)
+	r.add(refusal{numbered(3), 5000, f(4)}, 3000) // the first two go
+	if got := r.find(numbered(2), 3000); got == nil || got.Status != 3 {
+		t.Errorf("the newer refusal went with the older: %v", got)
+	}
+}
+
+// TestShard: entries are found however many there are, and leave nothing.
+func TestShard(t *testing.T) {
+	tab := NewTable(defaults, usual, new(Scheduler), silent{})
+	var entries []*entry
+	for i := range 20_000 {
+		e := &entry{table: tab, key: numbered(i)}
+		tab.put(e)
+		entries = append(entries, e)
+		if old := i - 1000; old >= 0 {
+			tab.take(entries[old])
+		}
+	}
+	found, chains := 0, 0
+	for range tab.all() {
+		found++
+	}
+	for i := range tab.shards {
+		chains += len(tab.shards[i].chains)
+	}
+	if found != 1000 || chains < 1000 || chains > 4000 {
+		t.Errorf("%d entries in %d chains", found, chains)
+	}
+	for i, e := range entries {
+		got := tab.find(&e.key)
+		if i < 19_000 && got != nil || i >= 19_000 && got != e {
+			t.Fatalf("entry %d: found %v", i, got)
+		}
+	}
 }

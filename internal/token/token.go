@@ -1,7 +1,7 @@
 // Package token is the engine: a Source holds one credential's access token,
 // renews it in the background, and gives it to whoever asks for the price of
-// an atomic load. It knows neither Caddy nor the wire: it is given a function
-// that makes one token request.
+// an atomic load; a Table does so for each distinct value of a credential. They
+// know neither Caddy nor the wire: they are given what makes one token request.
 package token
 
 import (
