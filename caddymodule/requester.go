@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -268,59 +267,6 @@ func (q *requester) prepare(ctx context.Context, a ask, r *resolver, client *pro
 	return p, nil
 }
 
-// endpoint is where a token request goes, and what is known of the server.
-type endpoint struct {
-	tokenURL, issuer           string
-	algorithms, dpopAlgorithms []string
-	metadata                   *oauth.Metadata // nil without an issuer
-}
-
-// find resolves the server: a configured endpoint, or an issuer's.
-func (q *requester) find(ctx context.Context, r *resolver, way http.RoundTripper) (*endpoint, error) {
-	c := q.credential
-	if c.Issuer == "" {
-		tokenURL, err := r.resolve(c.TokenURL)
-		if err != nil {
-			return nil, fmt.Errorf("token_url: %w", err)
-		}
-		if err := c.allowedURL(tokenURL); err != nil {
-			return nil, fmt.Errorf("token_url %w", err)
-		}
-		return &endpoint{tokenURL: tokenURL}, nil
-	}
-	issuer, err := r.resolve(c.Issuer)
-	if err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
-	}
-	if err := c.allowedIssuer(issuer); err != nil {
-		return nil, fmt.Errorf("issuer %w", err)
-	}
-	m, err := q.server.get(ctx, issuer, func(ctx context.Context) (*oauth.Metadata, error) {
-		return oauth.Discover(ctx, way, issuer, c.allowedURL)
-	})
-	if err != nil {
-		return nil, err
-	}
-	// servers with public clients often leave "none" out of their list
-	if registered, ok := c.method.(clientauth.Registered); ok && !isNone(c.method) {
-		if err := m.SupportsMethod(registered.RegisteredNames()...); err != nil {
-			return nil, fmt.Errorf("client_auth: %w", err)
-		}
-	}
-	return &endpoint{
-		tokenURL: c.alias(m.TokenEndpoint, m.MTLS.TokenEndpoint), issuer: issuer, metadata: m,
-		algorithms: m.TokenEndpointAuthAlgorithms, dpopAlgorithms: m.DPoPAlgorithms,
-	}, nil
-}
-
-func isNone(m clientauth.Method) bool {
-	switch m.(type) {
-	case clientauth.None, *clientauth.None:
-		return true
-	}
-	return false
-}
-
 // bound tells whether tokens are, or may be, bound to something that a request
 // upstream has to show too.
 func (c *Credential) bound() bool {
@@ -337,78 +283,6 @@ func (c *Credential) tokenType(params url.Values) string {
 		return "N_A" // RFC 8693 §2.2.1: what is no access token has no type
 	}
 	return ""
-}
-
-// params are those that the credential sets itself.
-func (c *Credential) params(r *resolver) (url.Values, error) {
-	params := url.Values{"grant_type": {c.grant.GrantType()}}
-	configured := maps.Clone(c.Param)
-	if configured == nil {
-		configured = make(map[string][]string)
-	}
-	// RFC 6749 §6: a refresh without a scope asks for what was granted
-	if _, refreshing := c.grant.(grants.Refreshing); len(c.Scopes) > 0 && (!refreshing || c.RefreshScopes) {
-		configured["scope"] = []string{strings.Join(c.Scopes, " ")}
-	}
-	if c.Audience != "" {
-		configured["audience"] = []string{c.Audience}
-	}
-	configured["resource"] = c.Resource
-	for name, values := range configured {
-		for _, value := range values {
-			resolve := r.resolve
-			if _, own := ownParams[name]; !own && hasPlaceholder(value) {
-				resolve = r.secret // it may be one: a server with its own words has its own secrets
-			}
-			v, err := resolve(value)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			params.Add(name, v)
-		}
-	}
-	return params, nil
-}
-
-// apply gives a request the server's own shape.
-func (s *RequestShape) apply(req *oauth.Request, r *resolver) error {
-	if s == nil {
-		return nil
-	}
-	req.Method, req.Encoding, req.Rename = s.Method, oauth.Encoding(s.Body), s.Rename
-	if s.GrantType != "" {
-		v, err := r.resolve(s.GrantType)
-		if err != nil {
-			return fmt.Errorf("grant_type: %w", err)
-		}
-		req.Params.Set("grant_type", v)
-	}
-	for name, value := range s.Header {
-		resolve := r.resolve
-		if hasPlaceholder(value) {
-			resolve = r.secret
-		}
-		v, err := resolve(value)
-		if err != nil {
-			return fmt.Errorf("header %s: %w", name, err)
-		}
-		req.Header.Set(name, v)
-	}
-	return nil
-}
-
-func (s *ResponseShape) fields() oauth.Fields {
-	if s == nil {
-		return oauth.Fields{}
-	}
-	f := oauth.Fields{
-		AccessToken: s.AccessToken, RefreshToken: s.RefreshToken, ExpiresIn: s.ExpiresIn, TokenType: s.TokenType,
-		Error: s.Error, ErrorDescription: s.ErrorDescription,
-	}
-	if s.ExpiresUnit == "ms" {
-		f.ExpiresUnit = time.Millisecond
-	}
-	return f
 }
 
 // Interface guard
