@@ -57,19 +57,21 @@ func (i *injector) distinct(r *http.Request) (*token.Token, outcome, *refusal) {
 	if err != nil {
 		return nil, 0, i.clientsFault(http.StatusBadRequest, badValue, err)
 	}
-	a := ask{client: values}
+	var subject *subject
+	var subjectToken string
 	if e.template.exchanges {
-		if a.subjectToken, a.ends, err = e.template.subjectToken(r.Header); err != nil {
+		if subject, err = e.template.subject(r.Header); err != nil {
 			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
 		}
+		subjectToken = subject.token
 	}
-	key := e.template.key(values, a.subjectToken)
+	key := e.template.key(values, subjectToken)
 	if t := e.tokens.Token(key); t != nil {
 		return t, injected, nil
 	}
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
-	t, err := e.tokens.Wait(r.Context(), key, i.wait, func() token.Requester { return &asker{e, a} })
+	t, err := e.tokens.Wait(r.Context(), key, i.wait, func() token.Requester { return &asker{e, values, subject} })
 	if err != nil {
 		if f, ok := errors.AsType[*oauth.Failure](err); ok && e.template.exchanges && f.Kind == oauth.Refused && slices.Contains(tokenRefused, f.Code) {
 			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, f)
@@ -88,10 +90,17 @@ func (i *injector) clientsFault(status int, reason string, err error) *refusal {
 }
 
 // asker makes the token requests for one value, with what the config in use
-// says.
+// says. There may be very many.
 type asker struct {
-	entry *entry
-	ask   ask
+	entry   *entry
+	values  []string
+	subject *subject // what is exchanged, nil for nothing
+}
+
+// subject is the bearer token that a client sent, and when it ends.
+type subject struct {
+	token string
+	ends  time.Time
 }
 
 // Request implements token.Requester.
@@ -100,9 +109,13 @@ func (k *asker) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
 	if q == nil {
 		return nil, token.ErrClosed
 	}
-	res, err := q.request(ctx, k.ask)
-	if err == nil && !k.ask.ends.IsZero() {
-		res.ExpiresIn = shorter(res.ExpiresIn, time.Until(k.ask.ends))
+	a := ask{client: k.entry.template.client(k.values)}
+	if k.subject != nil {
+		a.subjectToken = k.subject.token
+	}
+	res, err := q.request(ctx, a)
+	if err == nil && k.subject != nil {
+		res.ExpiresIn = shorter(res.ExpiresIn, time.Until(k.subject.ends))
 	}
 	return res, err
 }
@@ -115,9 +128,11 @@ func shorter(given, most time.Duration) time.Duration {
 	return given
 }
 
-// Stale implements token.Requester: a value is asked for again when a request
-// brings it.
-func (*asker) Stale() bool { return false }
+// Stale implements token.Requester.
+func (k *asker) Stale() bool {
+	q := k.entry.newest()
+	return q != nil && q.Stale()
+}
 
 // opaqueLife is how long the token lives that was given for one whose end is
 // not known.
@@ -129,31 +144,31 @@ var (
 	errTokenForOthers = errors.New("the token that the request brings is meant for others")
 )
 
-// subjectToken is the bearer token of a request and when it ends. It is not
-// verified: that is for the server that exchanges it.
-func (t *template) subjectToken(h http.Header) (text string, ends time.Time, err error) {
+// subject is the bearer token of a request. It is not verified: that is for the
+// server that exchanges it.
+func (t *template) subject(h http.Header) (*subject, error) {
 	values := h["Authorization"]
 	if len(values) != 1 {
-		return "", ends, errNoToken
+		return nil, errNoToken
 	}
 	scheme, text, _ := strings.Cut(values[0], " ")
 	text = strings.TrimLeft(text, " ")
 	outside := func(c rune) bool { return c < 0x21 || c > 0x7e }
 	if !strings.EqualFold(scheme, "Bearer") || text == "" || strings.ContainsFunc(text, outside) {
-		return "", ends, errNoToken
+		return nil, errNoToken
 	}
-	ends = time.Now().Add(opaqueLife)
+	ends := time.Now().Add(opaqueLife)
 	claims, err := signing.Unverified(text)
 	if err == nil && !claims.Expires.IsZero() {
 		ends = claims.Expires
 	}
 	switch {
 	case !time.Now().Before(ends):
-		return "", ends, errTokenEnded
+		return nil, errTokenEnded
 	case t.audience != "" && (err != nil || !slices.Contains(claims.Audience, t.audience)):
-		return "", ends, errTokenForOthers
+		return nil, errTokenForOthers
 	}
-	return text, ends, nil
+	return &subject{strings.Clone(text), ends}, nil
 }
 
 // Interface guard

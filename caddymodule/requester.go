@@ -59,7 +59,6 @@ func (q *requester) inherit(from *requester) {
 type ask struct {
 	client       map[string]string // values of a template's placeholders
 	subjectToken string            // what the client of the proxy sent
-	ends         time.Time         // when that one ends
 	refreshToken string
 	// params are those of a login or a logout, in place of the grant's, and at
 	// is the endpoint that they go to, if it is not the token endpoint.

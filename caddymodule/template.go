@@ -74,9 +74,9 @@ const maxValue = 256
 // errValue is a value that a request must not bring. It does not hold it.
 var errValue = errors.New("the request brings no value for it that a token can be asked for with: expected 1 to 256 visible ASCII characters")
 
-// values reads what a request brings. They are expanded once: what stands in
-// them stays as it is.
-func (t *template) values(r *http.Request) (map[string]string, error) {
+// values reads what a request brings, in the order of the names. They are
+// expanded once: what stands in them stays as it is.
+func (t *template) values(r *http.Request) ([]string, error) {
 	if len(t.names) == 0 {
 		return nil, nil
 	}
@@ -84,24 +84,36 @@ func (t *template) values(r *http.Request) (map[string]string, error) {
 	if !ok {
 		return nil, fmt.Errorf("{%s}: %w", t.names[0], errValue)
 	}
-	out := make(map[string]string, len(t.names))
-	for _, name := range t.names {
+	out := make([]string, len(t.names))
+	for i, name := range t.names {
 		v, known := repl.GetString(name)
 		outside := func(c rune) bool { return c < 0x21 || c > 0x7e }
 		if !known || v == "" || len(v) > maxValue || strings.ContainsFunc(v, outside) ||
 			slices.Contains(t.scoped, name) && checkScope(v) != nil {
 			return nil, fmt.Errorf("{%s}: %w", name, errValue)
 		}
-		out[name] = v
+		out[i] = strings.Clone(v) // which is kept, and must not keep the request
 	}
 	return out, nil
 }
 
+// client says what a template's placeholders stand for.
+func (t *template) client(values []string) map[string]string {
+	if len(values) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(values))
+	for i, name := range t.names {
+		out[name] = values[i]
+	}
+	return out
+}
+
 // key is the hash of a template's values and of the token that is exchanged.
-func (t *template) key(values map[string]string, subjectToken string) token.Key {
+func (t *template) key(values []string, subjectToken string) token.Key {
 	h := sha256.New()
-	for _, name := range t.names {
-		fmt.Fprintf(h, "%d:%s", len(values[name]), values[name])
+	for _, v := range values {
+		fmt.Fprintf(h, "%d:%s", len(v), v)
 	}
 	fmt.Fprintf(h, "%d:%s", len(subjectToken), subjectToken)
 	return token.Key(h.Sum(nil))

@@ -175,7 +175,7 @@ func TestTableOutageBegins(t *testing.T) {
 	})
 	t.Run("in the gap of a running token", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			b := tableOf(t, &realm{fail: long}, nil)
+			b := tableOf(t, &realm{fail: long}, func(l *Limits) { l.Idle = 3 * time.Second / 2 }) // who waits is not idle
 			end := time.Now().Add(time.Minute)
 			ask := requesterFunc(func(context.Context) (*oauth.Response, error) {
 				return &oauth.Response{AccessToken: "tok", ExpiresIn: time.Until(end).Truncate(time.Second), Bearer: true}, nil
@@ -242,11 +242,14 @@ func TestTableRetryAfterOfMany(t *testing.T) {
 		}}
 		b := tableOf(t, r, nil)
 		var wg sync.WaitGroup
-		for _, v := range []string{"a", "b", "c"} {
+		for _, v := range []string{"a", "b"} {
 			wg.Go(func() { _, _ = b.get(v) })
 		}
+		synctest.Wait()
+		r.set(func() { r.delay = 2 * time.Second })
+		wg.Go(func() { _, _ = b.get("c") })
 		wg.Wait()
-		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 25*time.Second || s.Tokens != 1 {
+		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 24*time.Second || s.Tokens != 1 {
 			t.Errorf("got %+v", s)
 		}
 		b.mu.Lock()
@@ -254,7 +257,7 @@ func TestTableRetryAfterOfMany(t *testing.T) {
 		b.mu.Unlock()
 		b.realm.set(func() { b.realm.stale = true })
 		pass(2 * time.Second)
-		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 23*time.Second {
+		if s := b.Snapshot(); s.Failures != 1 || time.Until(s.Next) != 22*time.Second {
 			t.Errorf("after a shorter one that came late: %+v", s)
 		}
 	})

@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -172,5 +173,11 @@ func (t *Table) concernsAll(f *oauth.Failure) bool {
 	if t.limits.OnDemand && errors.Is(f, errTooSlow) {
 		return false // as short as the client's own
 	}
-	return f.Kind == oauth.Unreachable || f.Code == "invalid_client"
+	return f.Kind == oauth.Unreachable || refusesClient(f)
+}
+
+// refusesClient tells whether a server refuses whoever asks (RFC 6749 §5.2);
+// some say so by the status alone.
+func refusesClient(f *oauth.Failure) bool {
+	return f.Code == "invalid_client" || f.Status == http.StatusUnauthorized && f.Code == ""
 }
