@@ -113,7 +113,8 @@ func TestAdaptTouchesNothing(t *testing.T) {
 		proxy http://%[1]s
 		insecure_token_url
 `, server.Addr(), missing)
-	config := "{\n\tupstream_auth {\n\t\tcredential crm {\n" + options + "}\n}\n}\n" +
+	found := strings.Replace(options, "token_url http://"+server.Addr().String()+"/{file."+missing+"/path}", "issuer http://"+server.Addr().String(), 1)
+	config := "{\n\tupstream_auth {\n\t\tcredential crm {\n" + options + "}\ncredential found {\n" + found + "}\n}\n}\n" +
 		"http://127.0.0.1:8080 {\n\tupstream_auth crm\n}\n" +
 		"http://127.0.0.1:8081 {\n\tupstream_auth {\n" + options + "}\n}\n" +
 		"http://127.0.0.1:8082 {\n\treverse_proxy http://" + server.Addr().String() + " {\n\ttransport upstream_auth {\n" + options + "}\n}\n}\n"

@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/store"
 )
 
@@ -133,6 +135,9 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 // warn tells of what works and had better be written otherwise.
 func (a *App) warn(name string, c *Credential) {
 	log := a.logger.With(zap.String("credential", name))
+	if s, ok := c.grant.(grants.SecretHolder); ok && slices.ContainsFunc(s.ConfiguredSecrets(), func(s string) bool { return s != "" && !hasPlaceholder(s) }) {
+		log.Warn("a token stands in the config, where the admin API, the autosave file and the debug log show it: write {file./path/to/token} or {env.NAME} instead")
+	}
 	if s, ok := c.method.(clientauth.SecretHolder); ok && !hasPlaceholder(s.ConfiguredSecret()) {
 		log.Warn("the client secret stands in the config, where the admin API, the autosave file and the debug log show it: write {file./path/to/secret} or {env.NAME} instead")
 	}

@@ -26,7 +26,7 @@ func TestProvisionCredential(t *testing.T) {
 		config, credential, says string
 	}{
 		"alone":                 {config: fmt.Sprintf(with, crm, "", "")},
-		"an id":                 {config: fmt.Sprintf(with, crm, "", `,"@id":"all"`)},
+		"an id":                 {config: fmt.Sprintf(with, strings.Replace(crm, "{", `{"@id":"crm",`, 1), `,"@id":"app"`, "")},
 		"another app is broken": {config: fmt.Sprintf(with, crm, `,"http":{"servers":{"a":{"listen":["256.0.0.1:x"],"routes":[{"handle":[{"handler":"nonsense"}]}]}}},"nonsense":{}`, "")},
 		"logs that cannot be written": {
 			config: fmt.Sprintf(with, crm, "", `,"logging":{"logs":{"default":{"writer":{"output":"file","filename":"/nonexistent/caddy.log"}}}}`),

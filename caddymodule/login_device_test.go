@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -274,16 +275,27 @@ func TestDeviceLoginShape(t *testing.T) {
 	}
 }
 
-// TestDeviceLoginInterrupted: the person at the terminal gives up.
+// TestDeviceLoginInterrupted: the person at the terminal gives up, before or
+// while the code is waited for.
 func TestDeviceLoginInterrupted(t *testing.T) {
-	p := loginServer(t, authserver.Config{})
-	l, _ := p.begin(p.deviceConfig())
+	p := loginServer(t, authserver.Config{DeviceInterval: time.Hour})
+	l, out := p.begin(p.deviceConfig())
 	defer l.close()
-	l.device = true
+	l.device, l.wait = true, time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
-	p.auth.DeviceAuthorization.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		next.ServeHTTP(w, r)
+	waiting := &told{text: "enter the code", done: make(chan struct{})}
+	l.out = io.MultiWriter(out, waiting)
+	go func() {
+		<-waiting.done
 		cancel()
+	}()
+	if err := l.run(ctx); !errors.Is(err, errInterrupted) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	p.auth.DeviceAuthorization.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		cancel()
+		next.ServeHTTP(w, r)
 	})
 	if err := l.run(ctx); !errors.Is(err, errInterrupted) {
 		t.Errorf("got %v", err)

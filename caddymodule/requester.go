@@ -97,10 +97,12 @@ func (q *requester) request(ctx context.Context, a ask) (*oauth.Response, error)
 		return res, nil
 	}
 	f, ok := errors.AsType[*oauth.Failure](err)
+	if ok {
+		q.server.doubt(f)
+	}
 	if !ok || p == nil {
 		return res, err
 	}
-	q.server.doubt(f)
 	if f.Code != "invalid_client" && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
 		return res, err
 	}

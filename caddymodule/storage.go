@@ -123,8 +123,8 @@ func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
 		}
 		if g, ok := c.grant.(grants.Refreshing); ok {
 			s.Grace = g.RetryGrace()
-			s.Initial, err = r.resolve(g.InitialRefreshToken())
-			q.note("initial", err != nil, "the configured refresh token cannot be read; one that is stored is used", zap.Error(err))
+			// of no consequence once one is stored: it is taken once
+			s.Initial, s.NoInitial = r.resolve(g.InitialRefreshToken())
 		}
 		return s, nil
 	})

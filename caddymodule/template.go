@@ -52,7 +52,9 @@ func ofRequest(name string) bool {
 	if strings.HasPrefix(name, "http.request.uri.path.file.") {
 		return false
 	}
-	return strings.HasPrefix(name, "http.request.") || strings.HasPrefix(name, "http.vars.") || strings.HasPrefix(name, "http.auth.")
+	return slices.ContainsFunc([]string{"http.request.", "http.vars.", "http.auth.", "http.regexp."}, func(namespace string) bool {
+		return strings.HasPrefix(name, namespace)
+	})
 }
 
 // takeScope is take for a scope, whose value may hold no blank.

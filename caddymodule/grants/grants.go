@@ -61,6 +61,14 @@ type Exchanging interface {
 	SubjectAudience() string
 }
 
+// SecretHolder is a Grant with secrets in its configuration, which are then
+// looked at: those that stand there as plain text are warned about.
+type SecretHolder interface {
+	// ConfiguredSecrets are the secrets as they were written, placeholders and
+	// all; "" counts for none.
+	ConfiguredSecrets() []string
+}
+
 // Identifying is a Grant that names the client by itself, so that client_id may
 // be left out.
 type Identifying interface {

@@ -49,7 +49,7 @@ type JWTBearer struct {
 	Issuer string `json:"issuer,omitempty"`
 
 	// Subject is whom the token is asked for (sub), which may hold placeholders.
-	// Default: none.
+	// Default: the issuer, and none with a service account's key.
 	Subject string `json:"subject,omitempty"`
 
 	// Audience is whom the JWT is for (aud): "issuer", "token_endpoint", or the
@@ -140,6 +140,9 @@ func (*JWTBearer) Parameters() []string { return []string{"assertion"} }
 // §2.1).
 func (*JWTBearer) ClientIDOptional() bool { return true }
 
+// ConfiguredSecrets implements SecretHolder.
+func (g *JWTBearer) ConfiguredSecrets() []string { return []string{g.Assertion} }
+
 // TemplateOptions implements Templated.
 func (*JWTBearer) TemplateOptions() []string { return []string{"claims"} }
 
@@ -193,6 +196,9 @@ func (g *JWTBearer) claims(r *Request, key *signing.Key) (*signing.Assertion, er
 	}
 	if a.Subject, err = r.Resolve(g.Subject); err != nil {
 		return nil, fmt.Errorf("subject: %w", err)
+	}
+	if a.Subject == "" && key.Issuer() == "" {
+		a.Subject = a.Issuer // RFC 7523 §3 wants one; a service account's would ask for a user
 	}
 	if a.Audience, err = signing.Audience(g.Audience, r.Issuer, r.TokenURL, r.Resolve); err != nil {
 		return nil, err

@@ -149,15 +149,15 @@ func TestJWTBearerSigned(t *testing.T) {
 	}{
 		{
 			name: "the least", grant: JWTBearer{KeyFile: "/run/rsa.pem"}, key: "RSA", alg: "RS256", life: time.Minute,
-			claims: map[string]any{"iss": "app", "aud": tokenURL},
+			claims: map[string]any{"iss": "app", "sub": "app", "aud": tokenURL},
 		},
 		{
 			name: "audience of an issuer", grant: JWTBearer{KeyFile: "/run/rsa.pem"}, issuer: issuer, key: "RSA", alg: "RS256", life: time.Minute,
-			claims: map[string]any{"iss": "app", "aud": issuer},
+			claims: map[string]any{"iss": "app", "sub": "app", "aud": issuer},
 		},
 		{
 			name: "audience token_endpoint", grant: JWTBearer{KeyFile: "/run/rsa.pem", Audience: "token_endpoint"}, issuer: issuer, key: "RSA", alg: "RS256", life: time.Minute,
-			claims: map[string]any{"iss": "app", "aud": tokenURL},
+			claims: map[string]any{"iss": "app", "sub": "app", "aud": tokenURL},
 		},
 		{
 			name: "all of it", grant: JWTBearer{
@@ -175,7 +175,7 @@ func TestJWTBearerSigned(t *testing.T) {
 		},
 		{
 			name: "JWK", grant: JWTBearer{KeyFile: "/run/ec.jwk"}, key: "P-256", alg: "ES256", kid: "jwk-1", life: time.Minute,
-			claims: map[string]any{"iss": "app", "aud": tokenURL},
+			claims: map[string]any{"iss": "app", "sub": "app", "aud": tokenURL},
 		},
 		{
 			name: "Google", grant: JWTBearer{KeyFile: "/run/google.json", Claims: map[string]string{"scope": "https://scope.example.com/x"}},

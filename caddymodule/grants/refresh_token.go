@@ -75,6 +75,9 @@ func (*RefreshToken) Parameters() []string { return []string{"refresh_token"} }
 // InitialRefreshToken implements Refreshing.
 func (g *RefreshToken) InitialRefreshToken() string { return g.RefreshToken }
 
+// ConfiguredSecrets implements SecretHolder.
+func (g *RefreshToken) ConfiguredSecrets() []string { return []string{g.RefreshToken} }
+
 // RetryGrace implements Refreshing.
 func (g *RefreshToken) RetryGrace() time.Duration { return time.Duration(g.Grace) }
 
@@ -107,6 +110,7 @@ func (g *RefreshToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ Grant                 = (*RefreshToken)(nil)
 	_ Refreshing            = (*RefreshToken)(nil)
+	_ SecretHolder          = (*RefreshToken)(nil)
 	_ caddy.Validator       = (*RefreshToken)(nil)
 	_ caddyfile.Unmarshaler = (*RefreshToken)(nil)
 )

@@ -46,8 +46,8 @@ type TokenExchange struct {
 	// Default: what the server gives.
 	RequestedTokenType string `json:"requested_token_type,omitempty"`
 
-	// Audience is for "request" alone: a client's token that is a JWT with
-	// another audience is refused. Default: the server decides.
+	// Audience is for "request" alone: a client's token that is not a JWT with
+	// this audience is refused. Default: the server decides.
 	Audience string `json:"subject_audience,omitempty"`
 }
 
@@ -114,6 +114,14 @@ func tokenType(configured string) (string, error) {
 
 // GrantType implements Grant.
 func (*TokenExchange) GrantType() string { return "urn:ietf:params:oauth:grant-type:token-exchange" }
+
+// ConfiguredSecrets implements SecretHolder.
+func (g *TokenExchange) ConfiguredSecrets() []string {
+	if g.FromRequest() {
+		return []string{g.ActorToken}
+	}
+	return []string{g.SubjectToken, g.ActorToken}
+}
 
 // Parameters implements Grant.
 func (*TokenExchange) Parameters() []string {

@@ -42,8 +42,10 @@ type Session struct {
 	// Path tells one Store from another.
 	Path  string
 	Store Store
-	// Initial is a configured refresh token to begin with, "" for none.
-	Initial string
+	// Initial is a configured refresh token to begin with, "" for none;
+	// NoInitial is why the one that is configured cannot be read.
+	Initial   string
+	NoInitial error
 	// Grace is how long after a lost answer the server takes the same refresh
 	// token again.
 	Grace time.Duration
@@ -168,6 +170,9 @@ func (c *Chain) refresh(ctx context.Context, held bool, s *Session) (*oauth.Resp
 // spend makes one token request, marked while it is under way.
 func (c *Chain) spend(ctx context.Context, held bool, s *Session, rec *record) (*oauth.Response, error) {
 	if rec.RefreshToken == "" {
+		if s.NoInitial != nil {
+			return nil, asRefused(fmt.Errorf("%w, and the configured one cannot be read: %w", ErrLoginRequired, s.NoInitial))
+		}
 		return nil, asRefused(ErrLoginRequired)
 	}
 	c.tries(rec.RefreshToken)
