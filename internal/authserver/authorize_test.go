@@ -46,7 +46,7 @@ func login(t *testing.T, s *Server, query url.Values) url.Values {
 	path := s.dialect.authorize
 	w := get(s, path, query)
 	target, err := url.Parse(w.Header().Get("Location"))
-	if err != nil || w.Code != 302 || !strings.HasPrefix(target.String(), "http://127.0.0.1:9/cb?") || target.Query().Get("keep") != "1" {
+	if err != nil || w.Code != 302 || w.Header().Get("Cache-Control") != "no-store" || !strings.HasPrefix(target.String(), "http://127.0.0.1:9/cb?") || target.Query().Get("keep") != "1" {
 		t.Fatalf("it answers %d %v, %v", w.Code, target, err)
 	}
 	return target.Query()
@@ -236,7 +236,7 @@ func TestRedirectFaults(t *testing.T) {
 		fault Fault
 		want  map[string]string // "" for what is missing
 	}{
-		"denied":     {Denied(), map[string]string{"error": "access_denied", "code": "", "state": "s1"}},
+		"denied":     {Denied(), map[string]string{"error": "access_denied", "error_description": "the person said no", "code": "", "state": "s1"}},
 		"state":      {WrongState(), map[string]string{"state": "forged", "error": ""}},
 		"iss":        {WrongIssuer("https://other.example"), map[string]string{"iss": "https://other.example", "state": "s1"}},
 		"no iss":     {WrongIssuer(""), map[string]string{"iss": "", "state": "s1"}},

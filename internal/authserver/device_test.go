@@ -64,8 +64,9 @@ func TestDevice(t *testing.T) {
 
 func TestDevicePage(t *testing.T) {
 	s := New(Config{ClientID: client, ClientSecret: secret})
-	if w := get(s, DevicePath, nil); w.Code != 200 || !strings.Contains(w.Body.String(), "<form") {
-		t.Errorf("the page answers %d %s", w.Code, w.Body)
+	w := get(s, DevicePath, nil)
+	if h := w.Header(); w.Code != 200 || !strings.Contains(w.Body.String(), "<form") || h.Get("Content-Type") != "text/html; charset=utf-8" || h.Get("Cache-Control") != "no-store" {
+		t.Errorf("the page answers %d %v %s", w.Code, w.Header(), w.Body)
 	}
 	device, user := startDevice(t, s)
 	if w := get(s, DevicePath, url.Values{"user_code": {`"><script>`}}); w.Code != 400 || strings.Contains(w.Body.String(), "<script>") {

@@ -107,6 +107,28 @@ func TestProofs(t *testing.T) {
 	})
 }
 
+func TestSameTarget(t *testing.T) {
+	for _, test := range []struct {
+		htu, target string
+		want        bool
+	}{
+		{"https://example.com/a", "https://example.com/a", true},
+		{"https://example.com:443/a", "https://example.com/a", true},
+		{"https://example.com:80/a", "https://example.com/a", false},
+		{"http://example.com:80", "http://example.com/", true},
+		{"http://example.com:443/a", "http://example.com/a", false},
+		{"http://example.com/A", "http://example.com/a", false},
+		{"http://example.com/a%20b", "http://example.com/a%20b", true},
+		{"http://:80/a", "http:///a", false},
+		{"/a", "http://example.com/a", false},
+		{"http://example.com/%zz", "http://example.com/%zz", false},
+	} {
+		if sameTarget(test.htu, test.target) != test.want {
+			t.Errorf("%s, %s: not %t", test.htu, test.target, test.want)
+		}
+	}
+}
+
 func TestProofReplay(t *testing.T) {
 	s := dpopServer(Config{})
 	one := proof(t)

@@ -99,7 +99,7 @@ func TestAccessTokenThatIsAJWT(t *testing.T) {
 				t.Errorf("%s is %v, want %v", name, got[name], want)
 			}
 		}
-		if got["jti"] == claimsOf(t, s, second["access_token"], "at+jwt", "ES256")["jti"] || got["scope"] != nil {
+		if got["jti"] == claimsOf(t, s, second["access_token"], "at+jwt", "ES256")["jti"] || got["scope"] != nil || got["cnf"] != nil {
 			t.Errorf("the claims are %v", got)
 		}
 		if left, err := s.Verify(first["access_token"].(string)); left != 300*time.Second {

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	"crypto/tls"
 	"maps"
 	"net/http"
@@ -77,12 +78,6 @@ func (s *Server) MetadataRequests() int {
 func (s *Server) metadata(w http.ResponseWriter, r Request, _ error) {
 	members := map[string]any{
 		"issuer":                                s.issuer(r),
-		"authorization_endpoint":                base(r) + AuthorizePath,
-		"token_endpoint":                        base(r) + s.dialect.path,
-		"device_authorization_endpoint":         base(r) + DeviceAuthorizationPath,
-		"revocation_endpoint":                   base(r) + RevokePath,
-		"introspection_endpoint":                base(r) + IntrospectPath,
-		"jwks_uri":                              base(r) + KeysPath,
 		"response_types_supported":              []string{"code"},
 		"response_modes_supported":              []string{"query"},
 		"grant_types_supported":                 s.offered(),
@@ -92,10 +87,24 @@ func (s *Server) metadata(w http.ResponseWriter, r Request, _ error) {
 		"id_token_signing_alg_values_supported": []string{s.config.SigningAlg},
 		"claims_supported":                      []string{"sub", "iss", "aud", "exp", "iat", "nonce", "at_hash"},
 		// RFC 9207 §3
-		"authorization_response_iss_parameter_supported": true,
+		"authorization_response_iss_parameter_supported": !s.dialect.noIss,
 	}
-	for _, endpoint := range []string{"revocation", "introspection"} {
-		members[endpoint+"_endpoint_auth_methods_supported"] = s.methods()
+	for name, path := range map[string]string{
+		"token_endpoint":                s.dialect.path,
+		"authorization_endpoint":        cmp.Or(s.dialect.authorize, AuthorizePath),
+		"device_authorization_endpoint": DeviceAuthorizationPath,
+		"revocation_endpoint":           RevokePath,
+		"introspection_endpoint":        IntrospectPath,
+		"jwks_uri":                      KeysPath,
+	} {
+		if _, there := s.endpoints[path]; there {
+			members[name] = base(r) + path
+		}
+	}
+	for _, name := range []string{"revocation_endpoint", "introspection_endpoint"} {
+		if members[name] != nil {
+			members[name+"_auth_methods_supported"] = s.methods()
+		}
 	}
 	if algorithms := s.assertionAlgorithms(); len(algorithms) > 0 {
 		members["token_endpoint_auth_signing_alg_values_supported"] = algorithms

@@ -3,6 +3,7 @@ package authserver
 import (
 	"errors"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,6 +174,27 @@ func TestGrace(t *testing.T) {
 			t.Error("within the grace, a token whose successor was used is taken")
 		}
 	})
+}
+
+func TestNoGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := refresher(Config{Rotate: RotateAlways})
+		first := s.IssueRefreshToken()
+		mustRefresh(t, s, first)
+		wantRefused(t, s, "invalid_grant", first) // at the same moment
+	})
+}
+
+// TestOnIssueIsToldOfAll has tokens come from logins and refreshes.
+func TestOnIssueIsToldOfAll(t *testing.T) {
+	var told []int
+	s := refresher(Config{OnIssue: func(n int, _ time.Duration) { told = append(told, n) }})
+	ask(s, TokenPath, codeForm(login(t, s, loginQuery()).Get("code")))
+	mustRefresh(t, s, s.IssueRefreshToken())
+	issueOne(t, s)
+	if !slices.Equal(told, []int{1, 2, 3}) {
+		t.Errorf("it is told of %v", told)
+	}
 }
 
 func TestRefreshEndsAccess(t *testing.T) {

@@ -25,4 +25,10 @@ func TestShelf(t *testing.T) {
 	if most > minSweep {
 		t.Errorf("%d were held at once", most)
 	}
+	for i := range 3 * minSweep { // that live on
+		s.put(strconv.Itoa(-i), i, start.Add(1<<40), start)
+	}
+	if s.sweepAt < len(s.items) {
+		t.Errorf("with %d held, each one more has all looked at", len(s.items))
+	}
 }

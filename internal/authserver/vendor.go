@@ -82,6 +82,7 @@ func (c *Config) fill(from Config) {
 	c.SigningAlg = cmp.Or(c.SigningAlg, from.SigningAlg)
 	c.Lifetime = cmp.Or(c.Lifetime, from.Lifetime)
 	c.Rotate = cmp.Or(c.Rotate, from.Rotate)
+	c.IssuerPath = cmp.Or(c.IssuerPath, from.IssuerPath)
 	if c.Issue == nil {
 		c.Issue = from.Issue
 	}

@@ -395,3 +395,21 @@ func TestVendorDefaults(t *testing.T) {
 		t.Errorf("its keys are answered %d", w.Code)
 	}
 }
+
+// TestVendorMetadata looks at the copies that are found by their issuer.
+func TestVendorMetadata(t *testing.T) {
+	for name, issuer := range map[Vendor]string{Keycloak: "/realms/demo", Okta: "/oauth2/default"} {
+		s := newVendor(name, Config{})
+		for _, path := range []string{issuer + OpenIDMetadataPath, OAuthMetadataPath + issuer} {
+			m := members(t, get(s, path, nil))
+			if m["issuer"] != "http://idp.example"+issuer || m["token_endpoint"] != "http://idp.example"+s.Path() || m["jwks_uri"] != "http://idp.example"+KeysPath {
+				t.Errorf("%s: %v", name, m)
+			}
+			for _, absent := range []string{"authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint", "introspection_endpoint_auth_methods_supported"} {
+				if m[absent] != nil {
+					t.Errorf("%s: it has a %s", name, absent)
+				}
+			}
+		}
+	}
+}

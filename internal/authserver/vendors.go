@@ -72,7 +72,7 @@ var vendors = map[Vendor]vendor{
 				"unsupported_grant_type":      {text: "Unsupported grant_type"},
 			}),
 		},
-		defaults: Config{JWT: true, SigningAlg: "RS256", Lifetime: 5 * time.Minute, RefreshTokens: true,
+		defaults: Config{JWT: true, SigningAlg: "RS256", IssuerPath: "/realms/demo", Lifetime: 5 * time.Minute, RefreshTokens: true,
 			Methods: []string{Basic, Post, SecretJWT, PrivateKeyJWT, TLSClientAuth}},
 	},
 	Okta: {
@@ -81,7 +81,8 @@ var vendors = map[Vendor]vendor{
 			check:  wantParameter("scope", "invalid_scope", "The authorization server resource does not have any configured default scopes, 'scope' must be provided."),
 			refuse: refuseOkta,
 		},
-		defaults: Config{JWT: true, SigningAlg: "RS256", RefreshTokens: true, Methods: []string{Basic, Post, SecretJWT, PrivateKeyJWT}, Grants: userGrants},
+		defaults: Config{JWT: true, SigningAlg: "RS256", IssuerPath: "/oauth2/default", RefreshTokens: true,
+			Methods: []string{Basic, Post, SecretJWT, PrivateKeyJWT}, Grants: userGrants},
 	},
 	OneAccessOAuth: oneAccessLogin("get_user_info", "Invalid refresh token", nil),
 	OneAccessOIDC: oneAccessLogin("openid", "Invalid authorization code", func(members map[string]any) {
