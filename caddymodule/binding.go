@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,10 +44,19 @@ func (b *binding) prove(header http.Header, method string, u *url.URL, accessTok
 
 // boundWay takes attempts with bound tokens to an upstream.
 type boundWay struct {
-	mu          sync.Mutex
-	certificate *tls.Certificate
-	certified   *http.Transport // with that certificate
+	mu        sync.Mutex
+	certified []certified // the newest last
 }
+
+// certified is a transport that shows a certificate.
+type certified struct {
+	certificate *tls.Certificate
+	*http.Transport
+}
+
+// mostCertified is how many are kept: for a while after a renewal a template
+// holds tokens that are bound to the certificate before it.
+const mostCertified = 3
 
 // RoundTrip makes an attempt with a token, and with what it is bound to.
 func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *reverseproxy.HTTPTransport) (*http.Response, error) {
@@ -64,6 +75,10 @@ func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *rev
 	return b.roundTrip(attempt, tok, way)
 }
 
+// errNoProof is a request for whose address no proof can be made: its Host is
+// none.
+var errNoProof = errors.New("no DPoP proof can be made for the request's address")
+
 // mostProofs is how often an attempt is made where the upstream replaces its
 // nonce faster than one can be used: others use it up meanwhile.
 const mostProofs = 5
@@ -78,7 +93,7 @@ func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.Ro
 	for n := 1; ; n++ {
 		nonce, err := b.prove(attempt.Header, attempt.Method, u, tok.Value)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", errNoProof, err)
 		}
 		kept := keepBody(attempt)
 		res, err := way.RoundTrip(attempt)
@@ -108,21 +123,23 @@ func (w *boundWay) way(certificate *tls.Certificate, plain *reverseproxy.HTTPTra
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.certificate != certificate {
-		if w.certified != nil {
-			w.certified.CloseIdleConnections()
-		}
-		w.certificate, w.certified = certificate, plain.Transport.Clone()
-		w.certified.TLSNextProto, w.certified.ForceAttemptHTTP2 = nil, plain.Transport.TLSNextProto != nil // what is cloned of it belongs to the other
-		show(w.certified.TLSClientConfig, certificate)
+	if i := slices.IndexFunc(w.certified, func(c certified) bool { return c.certificate == certificate }); i >= 0 {
+		return w.certified[i]
 	}
-	return w.certified
+	way := certified{certificate, plain.Transport.Clone()}
+	way.TLSNextProto, way.ForceAttemptHTTP2 = nil, plain.Transport.TLSNextProto != nil // what is cloned of it belongs to the other
+	show(way.TLSClientConfig, certificate)
+	if w.certified = append(w.certified, way); len(w.certified) > mostCertified {
+		w.certified[0].CloseIdleConnections()
+		w.certified = slices.Delete(w.certified, 0, 1)
+	}
+	return way
 }
 
 func (w *boundWay) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.certified != nil {
-		w.certified.CloseIdleConnections()
+	for _, c := range w.certified {
+		c.CloseIdleConnections()
 	}
 }

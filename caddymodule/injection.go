@@ -224,6 +224,7 @@ func (i *injector) apply(r *http.Request) (*token.Token, *refusal) {
 		var no *refusal
 		if t, result, no = i.await(r); no != nil {
 			delete(header, i.header) // what the client sent never passes
+			i.dropExchanged(r)
 			if i.pass && no.outcome == unavailable && ctx.Err() == nil {
 				i.count(ctx, passed)
 				return nil, nil
@@ -231,6 +232,7 @@ func (i *injector) apply(r *http.Request) (*token.Token, *refusal) {
 			return nil, no
 		}
 	}
+	i.dropExchanged(r)
 	// the slice is the request's own, for later handlers may write into it
 	header[i.header] = []string{i.text(t)}
 	i.count(ctx, result)

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,7 +53,7 @@ func (j *journal) log() *zap.Logger {
 func (j *journal) attempted(a token.Attempt) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if f := a.Failure; j.many && f != nil && f.Kind == oauth.Refused && f.Status != 0 && f.Code != "invalid_client" {
+	if f := a.Failure; j.many && f != nil && f.Kind == oauth.Refused && f.Status != 0 && !slices.Contains(aboutClient, f.Code) {
 		// clients choose the values, and could fill the log
 		j.log().Debug("token request for one value refused", zap.NamedError("cause", f))
 		return
@@ -87,6 +88,10 @@ func (j *journal) attempted(a token.Attempt) {
 	j.warn("scopes", len(a.Missing) > 0, "the server granted fewer scopes than were asked for", zap.Strings("missing", a.Missing), zap.Strings("granted", a.Scopes))
 	j.warn("token", !a.Bearer, "the token holds characters outside the b64token of RFC 6750; some upstreams may refuse it")
 }
+
+// aboutClient are the codes that are not about one value of a template (RFC
+// 6749 §5.2).
+var aboutClient = []string{"invalid_client", "unauthorized_client", "unsupported_grant_type"}
 
 // note warns of a condition when it begins or changes, and not again.
 func (j *journal) note(subject string, holds bool, message string, fields ...zap.Field) {

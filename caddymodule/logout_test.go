@@ -140,25 +140,20 @@ func TestLogoutServerAway(t *testing.T) {
 // TestLogoutUnreadable: what cannot be read is not revoked, and kept.
 func TestLogoutUnreadable(t *testing.T) {
 	const key = "\nencryption_key MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n"
-	for name, spoil := range map[string]func(t *testing.T, path, content, caddyfile string) string{
-		"cut": func(t *testing.T, path, content, caddyfile string) string {
-			if err := os.WriteFile(path, []byte(content[:len(content)/2]), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			return caddyfile
-		},
-		"another key": func(_ *testing.T, _, _, caddyfile string) string {
-			return strings.Replace(caddyfile, "MDEyMzQ1", "ODEyMzQ1", 1)
-		},
-		"no key": func(_ *testing.T, _, _, caddyfile string) string { return strings.Replace(caddyfile, key, "\n", 1) },
+	for name, spoil := range map[string]func(content, caddyfile string) (string, string){
+		"cut":         func(content, caddyfile string) (string, string) { return content[:len(content)/2], caddyfile },
+		"another key": func(content, caddyfile string) (string, string) { return content, strings.Replace(caddyfile, "MDEyMzQ1", "ODEyMzQ1", 1) },
+		"no key":      func(content, caddyfile string) (string, string) { return content, strings.Replace(caddyfile, key, "\n", 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := loginServer(t, authserver.Config{})
 			caddyfile := strings.Replace(p.loginConfig(), "upstream_auth {\n", "upstream_auth {\n"+key, 1)
 			p.loggedIn(caddyfile)
 			path, content := p.file()
-			caddyfile = spoil(t, path, content, caddyfile)
-			_, content = p.file()
+			content, caddyfile = spoil(content, caddyfile)
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			out, err := p.logout(caddyfile)
 			if err != nil || p.auth.RequestsTo(authserver.RevokePath) != 0 {
 				t.Errorf("got %v; revoked %d", err, p.auth.RequestsTo(authserver.RevokePath))
@@ -209,34 +204,62 @@ func TestLogoutWhileRunning(t *testing.T) {
 	}
 }
 
-// TestLogoutConfigured: a refresh token of the config that was taken is not
-// taken again.
+// TestLogoutConfigured: a refresh token of the config is not taken after the
+// logout, be it one that was used before or not; another one is.
 func TestLogoutConfigured(t *testing.T) {
 	p := loginServer(t, authserver.Config{})
-	initial := p.auth.IssueRefreshToken()
-	caddyfile := p.caddyfile(p.refreshing(initial), injecting)
-	out, err := p.logout(caddyfile)
-	if err != nil || !strings.Contains(out, "No refresh token is stored in the folder") || !strings.Contains(out, "That of the config is used once, by a Caddy that has not used it yet: take it out, too.") {
-		t.Errorf("before it was used: got %v\n%s", err, out)
+	config := func(initial string) string {
+		return strings.Replace(p.caddyfile(p.refreshing(initial), injecting), "token_url "+p.server.URL()+authserver.TokenPath, "issuer "+p.server.URL(), 1)
 	}
-	if err := p.load(caddyfile); err != nil {
+	ended := func(caddyfile, initial, says string) {
+		t.Helper()
+		out, err := p.logout(caddyfile)
+		if err != nil || !strings.Contains(out, says) || !strings.Contains(out, revoked) || !strings.HasSuffix(out, loggedOut+"\n") {
+			t.Errorf("got %v\n%s", err, out)
+		}
+		if p.auth.ChainAlive(initial) {
+			t.Error("the refresh token is not revoked")
+		}
+		requests := p.auth.Requests()
+		if err := p.load(caddyfile); err != nil {
+			t.Fatal(err)
+		}
+		p.want(p.get("/"), http.StatusBadGateway)
+		if n := p.auth.Requests(); n != requests {
+			t.Errorf("%d token requests after the logout, with %v", n-requests, p.asked(authserver.TokenPath))
+		}
+		if p.lines("write a new one into the grant refresh_token") == 0 {
+			t.Error("the log does not say what to do")
+		}
+		p.stop()
+	}
+	first := p.auth.IssueRefreshToken()
+	ended(config(first), first, "No refresh token is stored in the folder "+p.storage)
+
+	second := p.auth.IssueRefreshToken()
+	if err := p.load(config(second)); err != nil {
 		t.Fatal(err)
 	}
 	p.want(p.get("/"), http.StatusOK)
 	p.stop()
-	if out, err = p.logout(caddyfile); err != nil || !strings.Contains(out, loggedOut) {
+	ended(config(second), second, "")
+
+	// what is not readable hides which were taken
+	third := p.auth.IssueRefreshToken()
+	caddyfile := config(third)
+	path, _ := p.file()
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.logout(caddyfile); err != nil || !strings.Contains(out, "cannot be read") {
 		t.Errorf("got %v\n%s", err, out)
 	}
-	requests := p.auth.Requests()
 	if err := p.load(caddyfile); err != nil {
 		t.Fatal(err)
 	}
 	p.want(p.get("/"), http.StatusBadGateway)
-	if n := p.auth.Requests(); n != requests {
-		t.Errorf("%d token requests after the logout, with %v", n-requests, p.asked(authserver.TokenPath))
-	}
-	if p.lines("write a new one into the grant refresh_token") == 0 {
-		t.Error("the log does not say what to do")
+	if !p.auth.ChainAlive(third) {
+		t.Error("a refresh token that could not be known was revoked")
 	}
 }
 

@@ -57,17 +57,21 @@ func (i *injector) distinct(r *http.Request) (*token.Token, outcome, *refusal) {
 	if err != nil {
 		return nil, 0, i.clientsFault(http.StatusBadRequest, badValue, err)
 	}
-	var subject *subject
 	var subjectToken string
 	if e.template.exchanges {
-		if subject, err = e.template.subject(r.Header); err != nil {
+		if subjectToken, err = bearerToken(r.Header); err != nil {
 			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
 		}
-		subjectToken = subject.token
 	}
 	key := e.template.key(values, subjectToken)
 	if t := e.tokens.Token(key); t != nil {
 		return t, injected, nil
+	}
+	var subject *subject
+	if e.template.exchanges {
+		if subject, err = e.template.subject(subjectToken); err != nil {
+			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
+		}
 	}
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
@@ -144,31 +148,52 @@ var (
 	errTokenForOthers = errors.New("the token that the request brings is meant for others")
 )
 
-// subject is the bearer token of a request. It is not verified: that is for the
-// server that exchanges it.
-func (t *template) subject(h http.Header) (*subject, error) {
+// dropExchanged takes a token that was exchanged, or could not be, off the
+// request: it is not meant for the upstream.
+func (i *injector) dropExchanged(r *http.Request) {
+	if i.source == nil && i.entry.template.exchanges {
+		delete(r.Header, "Authorization")
+		delete(r.Trailer, "Authorization")
+	}
+}
+
+// longestToken bounds what is read and hashed of a client's token.
+const longestToken = 16 << 10
+
+// bearerToken is the bearer token of a request (RFC 6750 §2.1).
+func bearerToken(h http.Header) (string, error) {
 	values := h["Authorization"]
-	if len(values) != 1 {
-		return nil, errNoToken
+	if len(values) != 1 || len(values[0]) > longestToken {
+		return "", errNoToken
 	}
 	scheme, text, _ := strings.Cut(values[0], " ")
 	text = strings.TrimLeft(text, " ")
 	outside := func(c rune) bool { return c < 0x21 || c > 0x7e }
 	if !strings.EqualFold(scheme, "Bearer") || text == "" || strings.ContainsFunc(text, outside) {
-		return nil, errNoToken
+		return "", errNoToken
 	}
+	return text, nil
+}
+
+// leastLeft is how long a client's token has to be good still: one that has
+// ended when its exchange is answered says nothing of the server.
+const leastLeft = 2 * time.Second
+
+// subject looks at a client's token. It is not verified: that is for the server
+// that exchanges it.
+func (t *template) subject(text string) (*subject, error) {
 	ends := time.Now().Add(opaqueLife)
 	claims, err := signing.Unverified(text)
 	if err == nil && !claims.Expires.IsZero() {
 		ends = claims.Expires
 	}
 	switch {
-	case !time.Now().Before(ends):
+	case time.Until(ends) < leastLeft:
 		return nil, errTokenEnded
 	case t.audience != "" && (err != nil || !slices.Contains(claims.Audience, t.audience)):
 		return nil, errTokenForOthers
 	}
-	return &subject{strings.Clone(text), ends}, nil
+	return &subject{strings.Clone(text), ends}, nil // the header is not to be kept
 }
 
 // Interface guard

@@ -77,7 +77,7 @@ func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, er
 		e.source = token.NewSource(c.policy(), scheduler, e)
 	}
 	if c.refreshing() {
-		e.chainKey = chainKey(storage, name, c)
+		e.chainKey = chainKey(storage, name)
 		value, _, err := chains.LoadOrNew(e.chainKey, func() (caddy.Destructor, error) { return newChain(name), nil })
 		if err != nil {
 			return nil, err
@@ -161,12 +161,12 @@ func (e *entry) Destruct() error {
 	if e.tokens != nil {
 		e.tokens.Close()
 	}
-	credentials.remove(e)
+	var err error
 	if e.chain != nil {
-		_, err := chains.Delete(e.chainKey)
-		return err
+		_, err = chains.Delete(e.chainKey)
 	}
-	return nil
+	credentials.remove(e) // with its metrics, which the last save may still count in
+	return err
 }
 
 // acquire takes a credential from the pool, or puts it there at rest.

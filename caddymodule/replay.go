@@ -5,7 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync"
+	"time"
 )
 
 // maxReplay is how much of a request's body is kept for a second attempt.
@@ -16,17 +16,16 @@ const maxReplay = 64 << 10
 type keptBody struct {
 	upgrade bool
 	source  io.ReadCloser // nil where there is none
+	closed  chan struct{}
 
-	mu       sync.Mutex
+	turn     chan struct{} // held by whoever reads, or looks at what was read
 	read     bytes.Buffer
 	overflow bool
-	closed   chan struct{}
-	isClosed bool
 }
 
 // keepBody takes hold of an attempt's body.
 func keepBody(attempt *http.Request) *keptBody {
-	k := &keptBody{upgrade: attempt.Header.Get("Upgrade") != "", closed: make(chan struct{})}
+	k := &keptBody{upgrade: attempt.Header.Get("Upgrade") != "", closed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	if attempt.Body == nil || attempt.Body == http.NoBody {
 		return k
 	}
@@ -37,9 +36,12 @@ func keepBody(attempt *http.Request) *keptBody {
 
 // Read implements io.Reader.
 func (k *keptBody) Read(p []byte) (int, error) {
+	k.turn <- struct{}{}
+	defer func() { <-k.turn }()
+	if len(k.closed) > 0 {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	n, err := k.source.Read(p)
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.read.Len()+n > maxReplay {
 		k.overflow = true
 		k.read = bytes.Buffer{}
@@ -52,23 +54,21 @@ func (k *keptBody) Read(p []byte) (int, error) {
 
 // Close implements io.Closer. The server closes the body itself.
 func (k *keptBody) Close() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.isClosed {
-		k.isClosed = true
-		close(k.closed)
+	select {
+	case k.closed <- struct{}{}:
+	default:
 	}
 	return nil
 }
 
+// lettingGo is how long the first attempt may take to let go of the body.
+const lettingGo = time.Second
+
 // again ends an attempt whose answer is not wanted, and gives the body for
 // another one; not for a protocol upgrade, nor where too much of the body has
-// gone by.
+// gone by, nor where the first attempt is still waiting for more of it.
 func (k *keptBody) again(ctx context.Context, res *http.Response) (io.ReadCloser, bool) {
-	k.mu.Lock()
-	overflow := k.overflow
-	k.mu.Unlock()
-	if k.upgrade || overflow {
+	if k.upgrade {
 		return nil, false
 	}
 	// read to its end, so that the connection can be used again, and kept, should
@@ -86,15 +86,29 @@ func (k *keptBody) again(ctx context.Context, res *http.Response) (io.ReadCloser
 	if k.source == nil {
 		return http.NoBody, true
 	}
+	patience := time.NewTimer(lettingGo)
+	defer patience.Stop()
 	select {
-	case <-k.closed: // until then the first attempt may still read
+	case <-k.closed:
+		k.closed <- struct{}{} // it stays closed
+	case <-patience.C:
+		return nil, false
 	case <-ctx.Done():
 		return nil, false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.overflow {
+	// Close may be called while a Read is under way (HTTP/2), and what that one
+	// gets belongs to the body too
+	select {
+	case k.turn <- struct{}{}:
+	case <-patience.C:
+		return nil, false
+	case <-ctx.Done():
 		return nil, false
 	}
+	if k.overflow {
+		<-k.turn
+		return nil, false
+	}
+	// the turn is kept: the first attempt reads nothing any more
 	return io.NopCloser(io.MultiReader(bytes.NewReader(k.read.Bytes()), k.source)), true
 }

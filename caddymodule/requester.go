@@ -103,19 +103,27 @@ func (q *requester) request(ctx context.Context, a ask) (*oauth.Response, error)
 	if !ok || p == nil {
 		return res, err
 	}
-	if f.Code != "invalid_client" && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
+	if !refusesClient(f) {
 		return res, err
 	}
 	recall := q.proof.instead(p.request.URL, p.read)
 	if recall == nil {
 		return res, err
 	}
-	again, _, errAgain := q.attempt(ctx, a, recall)
-	if errAgain != nil {
+	again, p, errAgain := q.attempt(ctx, a, recall)
+	if f, ok := errors.AsType[*oauth.Failure](errAgain); ok && (p == nil || refusesClient(f)) {
 		return res, err // what is wrong with the new one is what matters
+	}
+	if errAgain != nil {
+		return again, errAgain // a refresh token may have been spent
 	}
 	q.note("overlap", true, "the server refuses the new client secret, key or certificate, and still takes the one before it, which is used for a day at most", zap.Error(f))
 	return again, nil
+}
+
+// refusesClient tells whether a server may have refused the client's proof.
+func refusesClient(f *oauth.Failure) bool {
+	return f.Code == "invalid_client" || f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden
 }
 
 // attempt makes one token request, and repeats it with the nonce that the
@@ -156,10 +164,11 @@ var errHanging = errors.New("the files of the credential cannot be read: their f
 func (q *requester) ready(ctx context.Context, a ask, recall map[string]string) (*prepared, error) {
 	p, err := apart(ctx, q, func() (*prepared, error) {
 		r := newResolver(a.client)
-		defer func() { q.files.set(r.files) }()
+		if recall == nil { // else what it reads is not what is configured
+			defer func() { q.files.set(r.files); q.tellExposed(r) }()
+		}
 		p, err := q.prepare(ctx, a, r, newProof(r, recall))
 		if err == nil {
-			q.tellExposed(r)
 			p.request.Secrets = r.secrets
 		}
 		return p, err
@@ -214,7 +223,7 @@ func (q *requester) prepare(ctx context.Context, a ask, r *resolver, client *pro
 	if err != nil {
 		return nil, err
 	}
-	clientID, err := client.resolve(c.ClientID)
+	clientID, err := r.resolve(c.ClientID) // no proof: another one is another client
 	if err != nil {
 		return nil, fmt.Errorf("client_id: %w", err)
 	}

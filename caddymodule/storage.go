@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,10 +91,14 @@ func (c *chain) Destruct() error {
 // predecessor share one, so that the one waits for the other.
 var chains = caddy.NewUsagePool()
 
-// chainKey tells whose refresh token a credential spends, as far as that is
-// known before placeholders are resolved.
-func chainKey(storage certmagic.Storage, name string, c *Credential) string {
-	return fmt.Sprintf("%T %v\x00%s\x00%s\x00%s\x00%s", storage, storage, name, c.Issuer, c.TokenURL, c.ClientID)
+// chainKey tells which credentials wait for each other: those of one name, on
+// one storage. Whose refresh token it is, placeholders may hide.
+func chainKey(storage certmagic.Storage, name string) string {
+	options, err := json.Marshal(storage) // as configured; a live one may not be printed
+	if err != nil {
+		options = nil
+	}
+	return fmt.Sprintf("%T %s %s", storage, options, name)
 }
 
 // openSession implements token.Open.

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"runtime"
@@ -139,7 +140,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.answer(req, refusal), nil
 	}
 	if t.inject.entry.bound {
-		return t.bound.RoundTrip(&attempt, tok, t.HTTPTransport)
+		res, err := t.bound.RoundTrip(&attempt, tok, t.HTTPTransport)
+		if errors.Is(err, errNoProof) { // an error would be held against the upstream
+			return t.answer(req, t.inject.clientsFault(http.StatusBadRequest, badValue, err)), nil
+		}
+		return res, err
 	}
 	return t.HTTPTransport.RoundTrip(&attempt)
 }
@@ -153,6 +158,9 @@ func skipHealthCheck() { runtime.Goexit() }
 // way through reverse_proxy: no upstream can send such a one, and no
 // unhealthy_status matches it.
 const ownStatus = 1000
+
+// ownStatuses are those of a refusal.
+var ownStatuses = []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusBadGateway, http.StatusServiceUnavailable}
 
 // setApart has reverse_proxy take our own answers for no upstream's, which was
 // not even asked: lb_retry_match does not look at them, and their status is
@@ -179,7 +187,7 @@ func (t *Transport) setApart(proxy *reverseproxy.Handler) {
 		return
 	}
 	var restore []caddyhttp.ResponseHandler
-	for _, status := range []int{http.StatusBadRequest, http.StatusBadGateway, http.StatusServiceUnavailable} {
+	for _, status := range ownStatuses {
 		restore = append(restore, caddyhttp.ResponseHandler{
 			Match:      &caddyhttp.ResponseMatcher{StatusCode: []int{ownStatus + status}},
 			StatusCode: caddyhttp.WeakString(strconv.Itoa(status)),

@@ -143,6 +143,9 @@ func (e maskedError) Unwrap() error { return e.err }
 
 // code makes an error code of a server's word.
 func (m mask) code(s string) string {
+	if registered[s] {
+		return s // is compared with; a secret that hides in it is no secret
+	}
 	s = strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e {
 			return -1
@@ -150,6 +153,15 @@ func (m mask) code(s string) string {
 		return r
 	}, m.text(s))
 	return strings.TrimSpace(s[:min(len(s), maxCode)])
+}
+
+// registered are the codes that mean something to a program: of RFC 6749 §5.2,
+// RFC 8628 §3.5, RFC 8693 §2.2.2, RFC 9449 §5 and §8.
+var registered = map[string]bool{
+	"invalid_request": true, "invalid_client": true, "invalid_grant": true, "unauthorized_client": true,
+	"unsupported_grant_type": true, "invalid_scope": true, "invalid_target": true, "access_denied": true,
+	"authorization_pending": true, "slow_down": true, "expired_token": true, "invalid_token": true,
+	"invalid_dpop_proof": true, "use_dpop_nonce": true, "server_error": true, "temporarily_unavailable": true,
 }
 
 // description makes one printable line of a server's words.

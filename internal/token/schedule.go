@@ -23,6 +23,7 @@ const (
 	maxRetryAfter = 10 * time.Minute       // however long the server asks for
 	leastBackoff  = 100 * time.Millisecond // so that no run of luck makes a storm
 	rounding      = time.Second            // lifetimes are whole seconds, so an end is known to one
+	storageWait   = 5 * time.Second        // at most, while the storage for refresh tokens fails
 	filePoll      = time.Second            // how often a failing credential looks at its files
 )
 
