@@ -107,7 +107,7 @@ const directory = "a directory"
 // lay puts files into a folder, in place of what is there, at one moment.
 func lay(t *testing.T, root, name string, files map[string]string) {
 	t.Helper()
-	data, err := os.MkdirTemp(root, "..")
+	data, err := os.MkdirTemp(root, "..") //nolint:usetesting // as a kubelet names it, in the folder that is mounted
 	for name, content := range files {
 		path := filepath.Join(data, name)
 		if err == nil && content == directory {
@@ -362,6 +362,7 @@ func TestBadFiles(t *testing.T) {
 
 // of has a subtest fail by itself.
 func (p *parts) of(t *testing.T) *parts {
+	t.Helper()
 	own := *p
 	own.t = t
 	return &own

@@ -39,6 +39,7 @@ func newKeyFile(t *testing.T, path string) *ecdsa.PrivateKey {
 // proving is what a test of DPoP is made of: nonces are demanded on both sides,
 // and replaced after so many uses.
 func proving(t *testing.T, life time.Duration, uses int) (p *parts, key string) {
+	t.Helper()
 	p = newParts(t, authserver.Config{
 		Lifetime: life, DPoP: authserver.DPoPRequired, DPoPNonce: true, DPoPNonceUses: uses, DPoPNonceQuiet: true,
 	})

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -85,6 +84,7 @@ func TestRecipes(t *testing.T) {
 }
 
 func (r *recipe) run(t *testing.T, text string) {
+	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func (r *recipe) run(t *testing.T, text string) {
 	addr := freeAddr(t)
 	config := r.config
 	config.ClientID, config.ClientSecret, config.RefreshTokens = appClient, oddSecret, true
-	config.ClientKeys = authserver.PublicKeys(crypto.PublicKey(key.Public()))
+	config.ClientKeys = authserver.PublicKeys(key.Public())
 	config.AssertionKeys = config.ClientKeys
 	if id := regexp.MustCompile(`(?m)^\s*client_id ([a-z]+)`).FindStringSubmatch(text); id != nil {
 		config.ClientID = id[1]
@@ -198,7 +198,7 @@ func (p *parts) logIn(caddyfile, credential string) {
 	defer c.close()
 	l := &login{configured: c, out: io.Discard, wait: time.Minute, open: func(address string) {
 		go func() {
-			if res, err := http.Get(address); err == nil { //nolint:gosec // the address is the test's own
+			if res, err := http.Get(address); err == nil {
 				_ = res.Body.Close()
 			}
 		}()

@@ -16,6 +16,7 @@ import (
 // rotating is a server that gives a new refresh token each time, and ends the
 // login of whoever comes with a spent one.
 func rotating(t *testing.T, life time.Duration) *parts {
+	t.Helper()
 	return newParts(t, authserver.Config{RefreshTokens: true, Rotate: authserver.RotateAlways, ReuseDetection: true, Lifetime: life})
 }
 
@@ -52,9 +53,10 @@ func (p *parts) file() (path, content string) {
 	if len(files) != 1 {
 		p.t.Fatalf("%d files are stored, want 1", len(files))
 	}
-	for path, content = range files {
+	for path, content := range files {
+		return path, content
 	}
-	return path, content
+	return "", ""
 }
 
 // TestRefreshToken: one that rotates is kept, through renewals, a restart and a

@@ -32,14 +32,14 @@ type requester struct {
 	// note warns of a condition once; it is lent by the config in use.
 	note func(subject string, holds bool, message string, fields ...zap.Field)
 
-	preparing     atomic.Int32
-	mostPreparing int32 // at once: they hang where a file system does
+	preparing     atomic.Int64
+	mostPreparing int64 // at once: they hang where a file system does
 }
 
 func newRequester(c *Credential) *requester {
-	most := int32(2) // a request, and a look for another refresh token
+	most := int64(2) // a request, and a look for another refresh token
 	if c.template.is() {
-		most = int32(c.limits().InFlight)
+		most = int64(c.limits().InFlight)
 	}
 	return &requester{
 		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}, nonces: dpop.NewNonces(), mostPreparing: most,

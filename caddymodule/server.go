@@ -39,7 +39,7 @@ func (s *server) get(ctx context.Context, issuer string, from fetch) (*oauth.Met
 	if m := s.metadata; m != nil {
 		if !s.fetching && !time.Now().Before(s.next) {
 			s.fetching = true
-			go s.refetch(issuer, from)
+			go s.refetch(issuer, from) //nolint:gosec // it outlives the request, which does not wait for it
 		}
 		s.mu.Unlock()
 		return m, nil
