@@ -7,9 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"sync"
 	"testing"
-	"text/tabwriter"
 	"time"
 )
 
@@ -38,55 +36,15 @@ func run(m *testing.M) int {
 	}
 	code := m.Run()
 	if testing.Verbose() {
-		results.print()
+		results.print(os.Stdout)
+	}
+	if file := os.Getenv("INTEROP_TABLE"); file != "" {
+		if err := results.write(file); err != nil {
+			fmt.Fprintln(os.Stderr, "interop: INTEROP_TABLE:", err)
+			return 1
+		}
 	}
 	return code
-}
-
-// row is one line of the table that -v prints.
-type row struct {
-	method   string // client authentication
-	what     string
-	tokens   int // issued by the server
-	refused  int // token requests it refused
-	requests int
-	failures int
-	longest  time.Duration
-	ok       bool
-}
-
-type table struct {
-	mu   sync.Mutex
-	rows []row
-}
-
-var results table
-
-// add puts r into the table when the test has ended.
-func (tb *table) add(t *testing.T, r *row) {
-	t.Helper()
-	t.Cleanup(func() {
-		r.ok = !t.Failed()
-		tb.mu.Lock()
-		defer tb.mu.Unlock()
-		tb.rows = append(tb.rows, *r)
-	})
-}
-
-func (tb *table) print() {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "server\tgrant\tmethod\twhat\tresult\ttokens\trefused\trequests\tnot 200\tlongest")
-	for _, r := range tb.rows {
-		result := "ok"
-		if !r.ok {
-			result = "FAIL"
-		}
-		fmt.Fprintf(w, "%s\tclient_credentials\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", providerName,
-			r.method, r.what, result, r.tokens, r.refused, r.requests, r.failures, r.longest.Round(100*time.Microsecond))
-	}
-	w.Flush()
 }
 
 // poll asks until there is no error any more, or the deadline passes.
