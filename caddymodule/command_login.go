@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -157,6 +159,7 @@ func (l *login) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.tellMissing(res.Scopes)
 	return l.keep(ctx, res.RefreshToken)
 }
 
@@ -214,6 +217,19 @@ func (l *login) url(option, configured, known string) (string, error) {
 }
 
 var errNoRefreshToken = errors.New("the server gave an access token and no refresh token, without which a login would end with the hour: allow refresh tokens for this client at the server, and ask for them where it wants that (scopes offline_access in most; at Google, authorization_url https://accounts.google.com/o/oauth2/v2/auth?access_type=offline&prompt=consent)")
+
+// tellMissing names the scopes that a server left out of those that it says it
+// granted, if it says so. A refresh asks for none, so nothing tells it later.
+func (l *login) tellMissing(granted []string) {
+	asked, err := l.scope()
+	if err != nil || granted == nil {
+		return
+	}
+	missing := slices.DeleteFunc(strings.Fields(asked), func(s string) bool { return slices.Contains(granted, s) })
+	if len(missing) > 0 {
+		fmt.Fprintf(l.out, "Of the scopes that were asked for, the server does not name: %s\n", strings.Join(missing, " "))
+	}
+}
 
 // keep stores what the login brought.
 func (l *login) keep(ctx context.Context, refreshToken string) error {

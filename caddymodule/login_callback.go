@@ -53,14 +53,16 @@ func (b *callback) listen(redirectURI string) (stop func(), err error) {
 		return nil, fmt.Errorf("the redirect_uri %s cannot be listened on: %w; if another program or another login has the port, end it, or take another one here and at the server", redirectURI, err)
 	}
 	server := &http.Server{Handler: b, ReadHeaderTimeout: 10 * time.Second}
+	var serving sync.WaitGroup
 	for _, l := range listeners {
-		go func() { _ = server.Serve(l) }()
+		serving.Go(func() { _ = server.Serve(l) })
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = server.Shutdown(ctx) // the page that says that all is well is still under way
 		_ = server.Close()       // and what a browser has opened ahead of need
+		serving.Wait()           // or the port is still in use
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -172,10 +174,23 @@ func (p *parts) loginBlock(grant string, more ...string) string {
 		p.server.URL(), grant, appClient, secretEnv, strings.Join(more, "\n"))
 }
 
-// callbackOn is the option for a free port of a host.
+// callbackOn is the option for a free port of a host: of both families, and none
+// that a connection of another test may be given meanwhile.
 func callbackOn(t *testing.T, host string) string {
-	_, port, _ := net.SplitHostPort(freeAddr(t))
-	return "redirect_uri http://" + net.JoinHostPort(host, port) + "/callback"
+	t.Helper()
+	for range 100 {
+		port := strconv.Itoa(10_000 + mathrand.IntN(20_000))
+		listeners, err := listenOn("localhost", port)
+		if err != nil {
+			continue
+		}
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+		return "redirect_uri http://" + net.JoinHostPort(host, port) + "/callback"
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // loginConfig is a whole Caddyfile with a loginBlock.
@@ -277,10 +292,12 @@ func TestLogin(t *testing.T) {
 	t.Setenv("TEST_SCOPES", "openid read")
 	t.Setenv("TEST_CLIENT", appClient)
 	for name, tc := range map[string]struct {
-		config authserver.Config
-		fault  authserver.Fault
-		edit   []string // of the Caddyfile, old and new in turn
-		sent   map[string]string
+		config   authserver.Config
+		returned authserver.Fault // to the browser
+		fault    authserver.Fault
+		edit     []string // of the Caddyfile, old and new in turn
+		sent     map[string]string
+		shows    string
 	}{
 		"issuer":    {},
 		"localhost": {edit: []string{callback, callbackOn(t, "localhost")}},
@@ -302,7 +319,19 @@ func TestLogin(t *testing.T) {
 			fault: authserver.Answer(func(m map[string]any) { delete(m, "id_token") }),
 			edit:  []string{"client_id", "scopes openid\nclient_id"},
 		},
-		"no iss promised": {config: authserver.Config{MetadataEdit: func(m map[string]any) { delete(m, "authorization_response_iss_parameter_supported") }}},
+		"no iss promised": {
+			config:   authserver.Config{MetadataEdit: func(m map[string]any) { delete(m, "authorization_response_iss_parameter_supported") }},
+			returned: authserver.WrongIssuer(""),
+		},
+		"fewer scopes": {
+			fault: authserver.Answer(func(m map[string]any) { m["scope"] = "read" }),
+			edit:  []string{"client_id", "scopes read write admin\nclient_id"},
+			shows: "Of the scopes that were asked for, the server does not name: write admin\n",
+		},
+		"scopes that are not told": {
+			fault: authserver.Answer(func(m map[string]any) { delete(m, "scope") }),
+			edit:  []string{"client_id", "scopes read write\nclient_id"},
+		},
 		"metadata without PKCE": {
 			config: authserver.Config{MetadataEdit: func(m map[string]any) { delete(m, "code_challenge_methods_supported") }},
 		},
@@ -331,6 +360,7 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := loginServer(t, tc.config)
 			p.auth.SetFault(tc.fault)
+			p.auth.Authorization.SetFault(tc.returned)
 			edit := slices.Clone(tc.edit)
 			for i := range edit {
 				edit[i] = strings.ReplaceAll(edit[i], "$SERVER", p.server.URL())
@@ -349,6 +379,9 @@ func TestLogin(t *testing.T) {
 			}
 			if !strings.Contains(out, "Logged in. The refresh token is stored in the folder "+p.storage) {
 				t.Errorf("got %s", out)
+			}
+			if !strings.Contains(out, tc.shows) || tc.shows == "" && strings.Contains(out, "does not name") {
+				t.Errorf("got %s, want %q", out, tc.shows)
 			}
 			asked, redeemed := p.asked(authserver.AuthorizePath), p.asked(authserver.TokenPath)
 			if asked.Get("code_challenge") != oauth2.S256ChallengeFromVerifier(redeemed.Get("code_verifier")) || asked.Get("code_challenge_method") != "S256" {
@@ -1046,6 +1079,32 @@ func TestLoginCommand(t *testing.T) {
 		}
 	})
 	p.nothingStored()
+}
+
+// TestLoginOpens: the desktop is asked to show the address, as it stands.
+func TestLoginOpens(t *testing.T) {
+	p := loginServer(t, authserver.Config{})
+	c := p.prepare("upstream-auth", "login", "crm", "--config", writeFile(t, "Caddyfile", []byte(p.loginConfig("param a $(id)"))))
+	opened := filepath.Join(c.cmd.Dir, "opened")
+	for _, name := range []string{"xdg-open", "open"} { // of Linux and of macOS
+		if err := os.WriteFile(filepath.Join(c.cmd.Dir, name), []byte("#!/bin/sh\nprintf '%s|%s' $# \"$1\" >\"$HOME/opened.new\" && mv \"$HOME/opened.new\" \"$HOME/opened\"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.cmd.Env = append(c.cmd.Env, "PATH="+c.cmd.Dir+":"+os.Getenv("PATH"))
+	c.start()
+	var got []byte
+	eventually(t, "a browser", func() (done bool) {
+		var err error
+		got, err = os.ReadFile(opened)
+		return err == nil
+	})
+	address := c.address()
+	if string(got) != "1|"+address {
+		t.Errorf("opened is %s, want %s", got, address)
+	}
+	browse(t, address)
+	c.wait(true)
 }
 
 // TestPrinted: words of a server are one line that does nothing to a terminal.

@@ -141,9 +141,13 @@ func TestLogoutServerAway(t *testing.T) {
 func TestLogoutUnreadable(t *testing.T) {
 	const key = "\nencryption_key MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n"
 	for name, spoil := range map[string]func(content, caddyfile string) (string, string){
-		"cut":         func(content, caddyfile string) (string, string) { return content[:len(content)/2], caddyfile },
-		"another key": func(content, caddyfile string) (string, string) { return content, strings.Replace(caddyfile, "MDEyMzQ1", "ODEyMzQ1", 1) },
-		"no key":      func(content, caddyfile string) (string, string) { return content, strings.Replace(caddyfile, key, "\n", 1) },
+		"cut": func(content, caddyfile string) (string, string) { return content[:len(content)/2], caddyfile },
+		"another key": func(content, caddyfile string) (string, string) {
+			return content, strings.Replace(caddyfile, "MDEyMzQ1", "ODEyMzQ1", 1)
+		},
+		"no key": func(content, caddyfile string) (string, string) {
+			return content, strings.Replace(caddyfile, key, "\n", 1)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := loginServer(t, authserver.Config{})

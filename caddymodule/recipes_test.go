@@ -164,7 +164,7 @@ func (r *recipe) run(t *testing.T, text string) {
 	// the upstream first: it may be a host of the server's
 	text = regexp.MustCompile(`reverse_proxy https://[^ \n]+`).ReplaceAllString(text, "reverse_proxy "+p.upstream.URL())
 	text = regexp.MustCompile(r.hosts).ReplaceAllString(text, p.server.URL())
-	redirect := freeAddr(t)
+	redirect := strings.TrimSuffix(strings.TrimPrefix(callbackOn(t, "127.0.0.1"), "redirect_uri http://"), "/callback")
 	text = strings.NewReplacer(
 		"/run/secrets/", dir+"/", "localhost:8080", p.proxy, "127.0.0.1:8400", redirect,
 		"persist_config off", "persist_config off\nstorage file_system "+p.storage+"\nlog {\noutput file "+p.log+"\nlevel DEBUG\n}",

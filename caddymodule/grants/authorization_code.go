@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,6 +78,9 @@ func CheckRedirectURI(uri string) error {
 	ip, err := netip.ParseAddr(u.Hostname())
 	if u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback()) {
 		return fmt.Errorf("'%s' is not a loopback address: expected http://127.0.0.1:8400/callback, as it is registered at the server", uri)
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || port == 0) {
+		return fmt.Errorf("'%s' has a port that is none: expected http://127.0.0.1:8400/callback, as it is registered at the server", uri)
 	}
 	if u.Port() == "" {
 		return fmt.Errorf("'%s' names no port: expected http://127.0.0.1:8400/callback, as it is registered at the server", uri)
