@@ -216,7 +216,7 @@ func (l *login) url(option, configured, known string) (string, error) {
 	return u, nil
 }
 
-var errNoRefreshToken = errors.New("the server gave an access token and no refresh token, without which a login would end with the hour: allow refresh tokens for this client at the server, and ask for them where it wants that (scopes offline_access in most; at Google, authorization_url https://accounts.google.com/o/oauth2/v2/auth?access_type=offline&prompt=consent)")
+var errNoRefreshToken = errors.New("the server gave an access token and no refresh token, without which a login would end with the hour: allow refresh tokens for this client at the server, and ask for them where it wants that (scopes offline_access in most, with param prompt consent where that is not enough, OpenID Connect Core §11; at Google, authorization_url https://accounts.google.com/o/oauth2/v2/auth?access_type=offline&prompt=consent)")
 
 // tellMissing names the scopes that a server left out of those that it says it
 // granted, if it says so. A refresh asks for none, so nothing tells it later.
