@@ -177,7 +177,7 @@ func TestBadGrants(t *testing.T) {
 		{"subject_audience from a placeholder", grantOf("token_exchange", "subject_token request\nsubject_audience {host} "+mark), []string{"subject_audience", "placeholder"}},
 	}
 	for _, uri := range []string{
-		"https://127.0.0.1:8400/callback", "http://app.example.com:8400/callback", "http://127.0.0.1/callback", "http://localhost", "http://0.0.0.0:8400/",
+		"https://127.0.0.1:8400/callback", "http://127.0.0.1:0/callback", "http://127.0.0.1:99999/callback", "http://app.example.com:8400/callback", "http://127.0.0.1/callback", "http://localhost", "http://0.0.0.0:8400/",
 		"http://10.0.0.1:8400/", "127.0.0.1:8400", "/callback", "http://127.0.0.1:8400/?a=b", "http://127.0.0.1:8400/#a", "http://u:p@127.0.0.1:8400/", "urn:ietf:wg:oauth:2.0:oob",
 	} {
 		rows = append(rows, badConfig{"redirect_uri " + strings.ReplaceAll(uri, "/", "|"), grantOf("authorization_code", "authorization_url https://a.example.com\nredirect_uri "+uri+" "+mark), []string{"redirect_uri", "http://127.0.0.1:8400/callback", "registered"}})

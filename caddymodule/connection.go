@@ -79,6 +79,9 @@ func proxyURL(raw string) (*url.URL, error) {
 type connection struct {
 	tls   *TLS
 	proxy string
+	// once has each request made on a connection of its own: a refresh token
+	// that is sent on one which the server is just closing may be spent or not.
+	once bool
 
 	mu     sync.Mutex
 	key    string // of the transport in use
@@ -179,7 +182,7 @@ func (c *connection) settings(r *resolver, client *proof, m clientauth.Method) (
 	}
 
 	digest := sha256.New()
-	for _, part := range [][]byte{ca, cert, certKey, []byte(serverName), []byte(proxy), fmt.Append(nil, options.InsecureSkipVerify)} {
+	for _, part := range [][]byte{ca, cert, certKey, []byte(serverName), []byte(proxy), fmt.Append(nil, options.InsecureSkipVerify, c.once)} {
 		fmt.Fprintf(digest, "%d:", len(part))
 		digest.Write(part)
 	}
@@ -198,7 +201,11 @@ func (c *connection) settings(r *resolver, client *proof, m clientauth.Method) (
 			}
 			show(conf, &pair)
 		}
-		return newTransport(conf, proxy, connectTimeout)
+		t, err := newTransport(conf, proxy, connectTimeout)
+		if err == nil {
+			t.DisableKeepAlives = c.once
+		}
+		return t, err
 	}, nil
 }
 

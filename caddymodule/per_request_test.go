@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,5 +129,56 @@ func TestExchange(t *testing.T) {
 	}
 	if n := p.auth.Requests(); n != 3 {
 		t.Errorf("%d token requests, want 3: a token that was refused is remembered", n)
+	}
+}
+
+// exchangingParts have a server that exchanges the tokens of its own clients.
+func exchangingParts(t *testing.T) *parts {
+	t.Helper()
+	return newParts(t, authserver.Config{SubjectTokens: func(text string) (string, bool) {
+		return text, strings.HasPrefix(text, "client-")
+	}})
+}
+
+const exchange = "grant token_exchange {\nsubject_token request\n}"
+
+// TestExchangeKeepsTheClientsToken: it does not go on to the upstream, wherever
+// the new one stands.
+func TestExchangeKeepsTheClientsToken(t *testing.T) {
+	p := exchangingParts(t)
+	var got atomic.Pointer[http.Header]
+	up := listen(t, "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		h := r.Header.Clone()
+		got.Store(&h)
+	}))
+	p.run(p.credential(exchange), "upstream_auth crm {\nheader X-Api-Token\n}\nreverse_proxy "+up.Addr())
+	p.want(p.get("/", "Authorization", "Bearer client-1"), http.StatusOK)
+	if h := *got.Load(); h.Get("Authorization") != "" || h.Get("X-Api-Token") == "" {
+		t.Errorf("the upstream got Authorization %q and X-Api-Token %q", h.Get("Authorization"), h.Get("X-Api-Token"))
+	}
+}
+
+// TestExchangePassiveHealthChecks: a refusal of the transport's own is no
+// upstream's failure.
+func TestExchangePassiveHealthChecks(t *testing.T) {
+	p := exchangingParts(t)
+	p.run(p.credential(exchange), "reverse_proxy $API {\nunhealthy_status 4xx 5xx\nfail_duration 10s\ntransport upstream_auth crm\n}")
+	for range 3 {
+		p.want(p.get("/"), http.StatusUnauthorized)
+	}
+	p.want(p.get("/", "Authorization", "Bearer client-1"), http.StatusOK)
+}
+
+// TestTemplateMask: a value that is a part of an error code does not change
+// what the code means.
+func TestTemplateMask(t *testing.T) {
+	p := newParts(t, authserver.Config{})
+	p.auth.SetFault(authserver.Raw(http.StatusUnauthorized, "application/json", `{"error":"invalid_client"}`))
+	p.run(p.credential(tenant), injecting)
+	for _, value := range []string{"i", "n", "v", "client"} {
+		p.want(p.get("/", "X-Tenant", value), http.StatusBadGateway)
+	}
+	if n := p.auth.Requests(); n != 1 {
+		t.Errorf("%d token requests, want 1: the client is refused, whatever the value", n)
 	}
 }

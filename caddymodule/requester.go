@@ -42,7 +42,7 @@ func newRequester(c *Credential) *requester {
 		most = int64(c.limits().InFlight)
 	}
 	return &requester{
-		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy}, nonces: dpop.NewNonces(), mostPreparing: most,
+		credential: c, connection: connection{tls: c.TLS, proxy: c.Proxy, once: c.refreshing()}, nonces: dpop.NewNonces(), mostPreparing: most,
 		note: func(string, bool, string, ...zap.Field) {},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,5 +73,44 @@ func TestSecretOverlapElsewhere(t *testing.T) {
 		if r.Form.Get("client_secret") != "new" {
 			t.Error("the other server got another secret than the configured one")
 		}
+	}
+}
+
+// TestSecretOverlapLost: what is lost of the second attempt counts as it would of
+// the first, for the refresh token may be spent.
+func TestSecretOverlapLost(t *testing.T) {
+	for name, fault := range map[string]authserver.Fault{
+		"lost":     authserver.AfterProcessing(authserver.Status(http.StatusBadGateway)),
+		"unusable": authserver.Answer(func(a map[string]any) { a["access_token"] = "a b" }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := rotating(t, 2*time.Second)
+			file := filepath.Join(t.TempDir(), "secret")
+			write := func(secret string) {
+				if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(oddSecret)
+			initial := p.auth.IssueRefreshToken()
+			p.run(strings.Replace(p.refreshing(initial), "{env."+secretEnv+"}", "{file."+file+"}", 1), injecting)
+			p.want(p.get("/"), http.StatusOK)
+			var withOld atomic.Int32
+			p.auth.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if _, password, _ := r.BasicAuth(); strings.Contains(password, "next") || withOld.Add(1) > 1 {
+					next.ServeHTTP(w, r)
+					return
+				}
+				fault(w, r, next)
+			})
+			write("the next secret")
+			eventually(t, "an attempt with the old secret and one after it", func() bool { return withOld.Load() >= 2 })
+			if name == "lost" && p.lines("the answer to a refresh was lost") == 0 {
+				t.Error("the log does not tell of the lost answer")
+			}
+			if name == "unusable" && !p.auth.ChainAlive(initial) {
+				t.Errorf("the chain ended: %v", p.auth.ChainEnd(initial))
+			}
+		})
 	}
 }

@@ -40,7 +40,7 @@ func TestClientCredentials(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			result := row{method: tt.method, what: tt.name}
+			result := row{server: providerName, grant: "client_credentials", method: tt.method, what: tt.name}
 			results.add(t, &result)
 			p := startProvider(t, time.Minute, 0)
 			u := startUpstream(t, p)
@@ -94,7 +94,7 @@ func TestRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			result := row{method: tt.method, what: tt.name}
+			result := row{server: providerName, grant: "client_credentials", method: tt.method, what: tt.name}
 			results.add(t, &result)
 			p := startProvider(t, time.Minute, 0)
 			u := startUpstream(t, p)
@@ -151,7 +151,7 @@ func TestRefused(t *testing.T) {
 // TestRefreshUnderLoad: tokens of ten seconds, renewed before each ends by a
 // server that takes its time, and no request that notices.
 func TestRefreshUnderLoad(t *testing.T) {
-	result := row{method: "client_secret_basic", what: "tokens of 10s under load"}
+	result := row{server: providerName, grant: "client_credentials", method: "client_secret_basic", what: "tokens of 10s under load"}
 	results.add(t, &result)
 	p := startProvider(t, 10*time.Second, 500*time.Millisecond)
 	u := startUpstream(t, p)
@@ -195,7 +195,7 @@ func TestRefreshUnderLoad(t *testing.T) {
 // TestProviderRestart: the server dies while a token is valid, a renewal fails,
 // the server comes back; no request notices.
 func TestProviderRestart(t *testing.T) {
-	result := row{method: "client_secret_basic", what: "server killed and restarted"}
+	result := row{server: providerName, grant: "client_credentials", method: "client_secret_basic", what: "server killed and restarted"}
 	results.add(t, &result)
 	p := startProvider(t, 40*time.Second, 0)
 	u := startUpstream(t, p)
@@ -240,7 +240,7 @@ func TestProviderRestart(t *testing.T) {
 }
 
 // awaitToken: a load begins with a token in hand, and known to the upstream.
-func awaitToken(t *testing.T, c *caddy) {
+func awaitToken(t *testing.T, c *site) {
 	t.Helper()
 	poll(t, startDeadline, "a first answer", func(ctx context.Context) error {
 		a, err := c.get(ctx, ways[0])
@@ -252,7 +252,7 @@ func awaitToken(t *testing.T, c *caddy) {
 }
 
 // awaitFailure: the log tells of a token request that failed.
-func awaitFailure(t *testing.T, c *caddy) {
+func awaitFailure(t *testing.T, c *site) {
 	t.Helper()
 	poll(t, 30*time.Second, "a failed token request in the log", func(context.Context) error {
 		if len(c.failures()) == 0 {
@@ -264,7 +264,7 @@ func awaitFailure(t *testing.T, c *caddy) {
 
 // checkLoad: no request failed, each carried a good token, and none but the one
 // of awaitToken waited for it.
-func checkLoad(t *testing.T, c *caddy, sent *tally) {
+func checkLoad(t *testing.T, c *site, sent *tally) {
 	t.Helper()
 	if sent.failed != 0 {
 		t.Errorf("%d of %d requests failed: %v", sent.failed, sent.requests, sent.reasons)

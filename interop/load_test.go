@@ -39,8 +39,8 @@ func (ta *tally) sent() int {
 }
 
 // send sends one request; due is when it should have left.
-func (ta *tally) send(ctx context.Context, c *caddy, way string, due time.Time) (answer, error) {
-	a, err := c.get(ctx, way)
+func (ta *tally) send(ctx context.Context, s *site, way string, due time.Time) (answer, error) {
+	a, err := s.get(ctx, way)
 	reason := ""
 	switch {
 	case err != nil:
@@ -61,7 +61,7 @@ type loading struct {
 
 // startLoad sends rate requests a second, by each way in turn, whatever becomes
 // of those before.
-func startLoad(t *testing.T, c *caddy) *loading {
+func startLoad(t *testing.T, s *site) *loading {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &loading{cancel: cancel, ended: make(chan struct{})}
@@ -80,7 +80,7 @@ func startLoad(t *testing.T, c *caddy) *loading {
 					// one that is under way when the load ends is let finish
 					one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 					defer cancel()
-					_, _ = l.send(one, c, ways[n%len(ways)], due) // it is counted
+					_, _ = l.send(one, s, ways[n%len(ways)], due) // it is counted
 				})
 			}
 		}

@@ -53,10 +53,14 @@ func (tb *table) add(t *testing.T, r *row) {
 	t.Helper()
 	t.Cleanup(func() {
 		r.ok = !t.Failed()
-		tb.mu.Lock()
-		defer tb.mu.Unlock()
-		tb.rows = append(tb.rows, *r)
+		tb.put(*r)
 	})
+}
+
+func (tb *table) put(r row) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.rows = append(tb.rows, r)
 }
 
 // sorted are the rows by server, and so on from left to right.

@@ -201,7 +201,7 @@ func (s *Source) fail(err error, at instant) {
 	}
 	t := s.held.load()
 	s.next = max(at.add(backoff(f.Kind, s.failures, t != nil, s.random)), s.floor)
-	if errors.Is(f, ErrStorage) { // nothing was asked of the server
+	if t == nil && errors.Is(f, ErrStorage) { // the server is not asked
 		s.next = min(s.next, max(at.add(storageWait), s.floor))
 	}
 	if t != nil && errors.Is(f, errResting) {
