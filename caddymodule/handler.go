@@ -27,7 +27,7 @@ func init() {
 // ------------|------------
 // `{http.upstream_auth.credential}` | The name of the credential
 // `{http.upstream_auth.outcome}` | injected, waited, kept, client_rejected, unavailable, passed or upstream_denied
-// `{http.upstream_auth.error}` | Why there was no token: unreachable, refused, malformed
+// `{http.upstream_auth.error}` | Why there was no token: unreachable, refused, malformed; of a template limited, invalid_value, invalid_token
 // `{http.upstream_auth.retry_after}` | Seconds until another try is of use
 type Handler struct {
 	Injection
