@@ -5,10 +5,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,5 +124,67 @@ func TestDPoPDowngrade(t *testing.T) {
 	p.want(p.get("/"), http.StatusServiceUnavailable)
 	if n := p.api.OK() + p.api.Missing(); n > 0 || p.lines("token_type is not DPoP") == 0 {
 		t.Errorf("%d requests reached the API; the log tells it in %d lines", n, p.lines("token_type is not DPoP"))
+	}
+}
+
+// TestDPoPEarlyChallenge: an upstream that demands a nonce before the body has
+// come gets it whole or not at all, by HTTP/2 as well, where a transport may
+// still read when it has closed.
+func TestDPoPEarlyChallenge(t *testing.T) {
+	for _, version := range []string{"1.1", "2"} {
+		t.Run("HTTP "+version, func(t *testing.T) {
+			p := newParts(t, authserver.Config{DPoP: authserver.DPoPRequired})
+			key := filepath.Join(t.TempDir(), "key")
+			newKeyFile(t, key)
+			challenged, bodies := make(chan struct{}, 1), make(chan string, 10)
+			api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case challenged <- struct{}{}:
+					w.Header().Set("DPoP-Nonce", "first")
+					w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				default:
+					body, err := io.ReadAll(r.Body)
+					bodies <- fmt.Sprint(string(body), err)
+				}
+			}))
+			api.EnableHTTP2 = true
+			cert, ca := selfSigned(t, "127.0.0.1")
+			api.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			api.StartTLS()
+			t.Cleanup(api.Close)
+			caFile := filepath.Join(t.TempDir(), "ca")
+			if err := os.WriteFile(caFile, ca, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p.run(p.credential("dpop {\nkey_file "+key+"\n}"),
+				"reverse_proxy "+api.URL+" {\ntransport upstream_auth crm {\nhttp {\nversions "+version+"\ntls_trust_pool file "+caFile+"\n}\n}\n}")
+			r, w := io.Pipe()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				defer w.Close()
+				for i, part := range []string{"one,", "two,", "three,", "four"} {
+					if i == 1 {
+						eventually(t, "the challenge", func() bool { return len(challenged) == 1 })
+					}
+					if _, err := w.Write([]byte(part)); err != nil {
+						return // the client was answered before
+					}
+				}
+			})
+			a, err := p.try(http.MethodPost, "/", r)
+			_ = r.Close()
+			wg.Wait()
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case a.status == http.StatusOK:
+				if got := <-bodies; got != "one,two,three,four<nil>" {
+					t.Errorf("the API got %q", got)
+				}
+			case a.status != http.StatusUnauthorized:
+				t.Errorf("got %d %s", a.status, a.body)
+			}
+		})
 	}
 }
