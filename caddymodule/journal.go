@@ -217,5 +217,8 @@ func (j *journal) expired(s token.Snapshot) {
 		j.log().Debug("access token expired", fields...)
 		return
 	}
+	if advice := j.advice(s.Failure); advice != "" {
+		fields = append(fields, zap.String("advice", advice))
+	}
 	j.log().Error("access token expired and no new one was obtained; requests are turned away", fields...)
 }
