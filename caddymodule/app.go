@@ -105,13 +105,14 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", name, err)
 	}
-	if c.refreshing() {
-		if inline {
-			return nil, fmt.Errorf("the grant %s keeps a refresh token under its credential's name, so it cannot be written in place: define the credential in the global options", c.grantName)
-		}
-		if err := a.checkStorage(); err != nil {
-			return nil, fmt.Errorf("credential '%s': %w", name, err)
-		}
+	if inline {
+		err = c.checkInline()
+	}
+	if err == nil && c.refreshing() {
+		err = a.checkStorage()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -333,7 +333,7 @@ func parseInjection(d *caddyfile.Dispenser, i *Injection, own map[string]func(*c
 		}
 	}
 	if i.Inline != nil {
-		err := cmp.Or(inline.finish(), b.locate(i.Inline.checkInline()), b.locate(i.checkExchange(&entry{template: i.Inline.template})))
+		err := cmp.Or(inline.finish(), b.locate(i.Inline.checkInline()), b.locate(i.checkExchange(&i.Inline.template)))
 		if err != nil {
 			return nil, err
 		}

@@ -154,7 +154,7 @@ func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := i.checkExchange(e); err != nil {
+	if err := i.checkExchange(&e.template); err != nil {
 		return nil, i.blame(err)
 	}
 	in := &injector{

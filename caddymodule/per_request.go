@@ -37,8 +37,8 @@ func (c *Credential) limits() token.Limits {
 
 // checkExchange refuses what would let a request pass with the token that is
 // to be exchanged, or with none.
-func (i *Injection) checkExchange(e *entry) error {
-	if !e.template.exchanges {
+func (i *Injection) checkExchange(t *template) error {
+	if !t.exchanges {
 		return nil
 	}
 	switch {

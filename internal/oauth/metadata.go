@@ -30,7 +30,6 @@ type Metadata struct {
 	DPoPAlgorithms       []string
 	IDTokenAlgorithms    []string
 	CodeChallengeMethods []string
-	GrantTypes           []string
 	// MTLS are the endpoints for clients with a certificate, where they are
 	// others (RFC 8705 §5).
 	MTLS Aliases
@@ -76,7 +75,6 @@ func (d document) metadata(issuer string, allow func(string) error) (*Metadata, 
 		DPoPAlgorithms:              d.list("dpop_signing_alg_values_supported"),
 		IDTokenAlgorithms:           d.list("id_token_signing_alg_values_supported"),
 		CodeChallengeMethods:        d.list("code_challenge_methods_supported"),
-		GrantTypes:                  d.list("grant_types_supported"),
 		IssParameterSupported:       word(d["authorization_response_iss_parameter_supported"]) == "true",
 	}
 	var err error
