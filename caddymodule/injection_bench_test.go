@@ -16,15 +16,16 @@ import (
 // issuer gives one token, of the size that a JWT has.
 type issuer struct{ text string }
 
-func (i issuer) Request(context.Context, bool) (*oauth.Response, error) {
+func (i issuer) Request(context.Context, token.Occasion) (*oauth.Response, error) {
 	return &oauth.Response{AccessToken: i.text, ExpiresIn: time.Hour, Bearer: true}, nil
 }
 func (issuer) Stale() bool { return false }
 
 type deaf struct{}
 
-func (deaf) Attempted(token.Attempt) {}
-func (deaf) Expired(token.Snapshot)  {}
+func (deaf) Attempted(token.Attempt)       {}
+func (deaf) Expired(token.Snapshot)        {}
+func (deaf) Rejected(token.Snapshot, bool) {}
 
 const jwtSize = 909
 

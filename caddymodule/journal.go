@@ -202,6 +202,22 @@ func (j *journal) advice(f *oauth.Failure) string {
 	return ""
 }
 
+// rejected tells once of an upstream that refuses tokens, and once more if it
+// refuses those that came in their place. The refusals of one path may go on for
+// ever.
+func (j *journal) rejected(s token.Snapshot, again bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.many {
+		j.log().Debug("an upstream refuses an access token")
+		return
+	}
+	j.warn("rejected", again, "an upstream refuses every new access token, too: look at its scopes, its audience, and what its subject may do; new ones are asked for ever more seldom")
+	if !again {
+		j.log().Warn("an upstream refuses the access token, and a new one is asked for", zap.Time("token_obtained", s.Obtained), zap.Time("token_expires", s.Expires))
+	}
+}
+
 func (j *journal) expired(s token.Snapshot) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

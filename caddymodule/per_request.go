@@ -108,7 +108,7 @@ type subject struct {
 }
 
 // Request implements token.Requester.
-func (k *asker) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
+func (k *asker) Request(ctx context.Context, _ token.Occasion) (*oauth.Response, error) {
 	q := k.entry.newest()
 	if q == nil {
 		return nil, token.ErrClosed

@@ -153,6 +153,9 @@ func (e *entry) Attempted(a token.Attempt) {
 // Expired implements token.Observer.
 func (e *entry) Expired(s token.Snapshot) { e.journal.expired(s) }
 
+// Rejected implements token.Observer.
+func (e *entry) Rejected(s token.Snapshot, again bool) { e.journal.rejected(s, again) }
+
 // Destruct ends a credential that no config uses any more.
 func (e *entry) Destruct() error {
 	if e.source != nil {

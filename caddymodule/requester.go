@@ -67,9 +67,9 @@ type ask struct {
 }
 
 // Request implements token.Requester.
-func (q *requester) Request(ctx context.Context, held bool) (*oauth.Response, error) {
+func (q *requester) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
 	if q.keeper != nil {
-		return q.keeper.chain.Refresh(ctx, held, q.openSession)
+		return q.keeper.chain.Refresh(ctx, on.Held != nil, q.openSession)
 	}
 	return q.request(ctx, ask{})
 }

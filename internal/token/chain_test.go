@@ -366,8 +366,8 @@ func (p *process) refreshed(t *testing.T) {
 }
 
 // Request and Stale make a process a Requester.
-func (p *process) Request(ctx context.Context, held bool) (*oauth.Response, error) {
-	return p.chain.Refresh(ctx, held, p.open)
+func (p *process) Request(ctx context.Context, on Occasion) (*oauth.Response, error) {
+	return p.chain.Refresh(ctx, on.Held != nil, p.open)
 }
 
 func (p *process) Stale() bool { return p.chain.Stale(context.Background(), p.open) }

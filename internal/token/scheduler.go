@@ -122,10 +122,10 @@ func (d *Scheduler) sleepers() []sleeper {
 
 // ask makes one token request. It tells when it was sent and answered: a
 // lifetime counts from the sending, through a suspended machine too.
-func (d *Scheduler) ask(ctx context.Context, r Requester, held bool) (res *oauth.Response, sent, arrived instant, err error) {
+func (d *Scheduler) ask(ctx context.Context, r Requester, on Occasion) (res *oauth.Response, sent, arrived instant, err error) {
 	asleep := d.slept()
 	sent = now()
-	res, err = r.Request(ctx, held)
+	res, err = r.Request(ctx, on)
 	arrived = now()
 	return res, sent.add(asleep - d.slept()), arrived, err
 }

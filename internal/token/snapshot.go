@@ -24,6 +24,8 @@ type Snapshot struct {
 	// Failures counts the failures since the last success, Failure is the last.
 	Failures int
 	Failure  *oauth.Failure
+	// Suspect tells that an upstream has refused the token held.
+	Suspect bool
 	// Scopes are those that the server says it granted, nil if it says nothing;
 	// Missing are those that were asked for and are not among them.
 	Scopes, Missing []string
@@ -37,7 +39,7 @@ func (s *Source) Snapshot() Snapshot {
 }
 
 func (s *Source) snapshot() Snapshot {
-	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained}
+	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained, Suspect: s.suspect}
 	if s.started {
 		snap.Next = s.next.wall()
 	}

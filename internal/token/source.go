@@ -17,13 +17,23 @@ const (
 	Start     Reason = "start"     // the first one
 	Scheduled Reason = "scheduled" // the token held is due, or an earlier request failed
 	Demand    Reason = "demand"    // a request came and no token was held
+	Rejected  Reason = "rejected"  // an upstream refused the token held
 )
+
+// Occasion is what is known when a token request is to be made.
+type Occasion struct {
+	Reason Reason
+	// Held is the token in use meanwhile, nil if there is none that is valid.
+	Held *Token
+	// Waited is closed once a request waits for a token; nil where it is not
+	// known.
+	Waited <-chan struct{}
+}
 
 // Requester makes one token request. Its error is an *oauth.Failure, or is
 // taken for one that was refused: a request that could not be made.
 type Requester interface {
-	// Request is told whether a valid token is held meanwhile.
-	Request(ctx context.Context, held bool) (*oauth.Response, error)
+	Request(ctx context.Context, on Occasion) (*oauth.Response, error)
 	// Stale tells whether what the last request was made from has changed
 	// since, a file or a stored refresh token: then a failed one is worth
 	// repeating at once.
@@ -37,6 +47,9 @@ type Observer interface {
 	Attempted(Attempt)
 	// Expired is told that the token in use has ended and no new one has come.
 	Expired(Snapshot)
+	// Rejected is told that an upstream refuses the token in use, once for each
+	// token; again, if that one had come in place of one that was refused.
+	Rejected(s Snapshot, again bool)
 }
 
 // Attempt is one token request that has ended.
@@ -69,14 +82,17 @@ type Source struct {
 	closed    bool
 	inFlight  context.CancelCauseFunc // ends the request under way; nil if there is none
 	settled   chan struct{}           // closed when a request ends, then replaced
+	waited    chan struct{}           // closed when somebody waits for it, then nil
 	last      *Token                  // the newest token, even if it has expired
 	lapsed    bool                    // its expiry has been told
 	looking   bool                    // at the files
 	failures  int                     // in a row
 	failure   *oauth.Failure          // the last one, nil after a success
 	next      instant                 // when the next request is due
-	floor     instant                 // the server's Retry-After: none before this
-	obtained  time.Time               // of the last success
+	cause     Reason                  // of that
+	rejection
+	floor    instant   // the server's Retry-After: none before this
+	obtained time.Time // of the last success
 }
 
 // NewSource returns a source at rest: it makes no request and starts no
@@ -88,6 +104,7 @@ func NewSource(policy Policy, scheduler *Scheduler, observer Observer) *Source {
 		observer:  observer,
 		random:    defaultRandom,
 		settled:   make(chan struct{}),
+		cause:     Scheduled,
 	}
 }
 
@@ -131,25 +148,37 @@ func (s *Source) Close() {
 // atomic load and one comparison with the clock.
 func (s *Source) Token() *Token { return s.held.load() }
 
+// current is the newest token, while it is valid.
+func (s *Source) current() *Token {
+	if s.closed || !s.last.valid() {
+		return nil
+	}
+	return s.last
+}
+
 // request starts a token request unless one is under way. Called with the lock.
 func (s *Source) request(reason Reason) {
 	if s.inFlight != nil || s.closed || s.requester == nil {
 		return
 	}
+	if reason == Rejected {
+		s.space()
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s.inFlight, s.next = cancel, now()
-	go s.run(ctx, cancel, s.requester, reason)
+	s.waited = make(chan struct{})
+	s.inFlight, s.next, s.cause = cancel, now(), Scheduled
+	go s.run(ctx, cancel, s.requester, Occasion{reason, s.current(), s.waited})
 	s.reschedule()
 }
 
 // run makes one request. Its context is its own: a caller that leaves takes
 // nothing from the others.
-func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requester, reason Reason) {
+func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requester, on Occasion) {
 	defer cancel(nil)
 	ctx, stop := context.WithTimeout(ctx, s.policy.Timeout)
 	defer stop()
 
-	res, sent, arrived, err := s.scheduler.ask(ctx, r, s.held.load() != nil)
+	res, sent, arrived, err := s.scheduler.ask(ctx, r, on)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +186,7 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	if s.closed {
 		return
 	}
-	attempt := Attempt{Reason: reason, Took: arrived.sub(sent), Bearer: true}
+	attempt := Attempt{Reason: on.Reason, Took: arrived.sub(sent), Bearer: true}
 	if err == nil {
 		attempt.Bearer = res.Bearer
 		attempt.Same, err = s.succeed(res, sent, arrived)
@@ -165,6 +194,7 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	if err != nil {
 		s.fail(err, arrived)
 	}
+	s.giveBack()
 	s.reschedule()
 	attempt.Snapshot = s.snapshot()
 	s.observer.Attempted(attempt)
@@ -183,6 +213,7 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 
 	s.held.p.Store(t)
 	s.last, s.lapsed = t, false
+	s.suspect, s.withheld = s.suspect && same, false
 	s.failures, s.failure, s.floor = 0, nil, 0
 	s.next = due
 	s.obtained = time.Now()
@@ -199,7 +230,7 @@ func (s *Source) fail(err error, at instant) {
 	if f.RetryAfter > 0 {
 		s.floor = at.add(retryAfter(f.RetryAfter, s.random))
 	}
-	t := s.held.load()
+	t := s.current()
 	s.next = max(at.add(backoff(f.Kind, s.failures, t != nil, s.random)), s.floor)
 	if t == nil && errors.Is(f, ErrStorage) { // the server is not asked
 		s.next = min(s.next, max(at.add(storageWait), s.floor))
@@ -258,7 +289,8 @@ func (s *Source) wake() {
 	if s.inFlight == nil {
 		switch {
 		case t >= s.next:
-			s.request(Scheduled)
+			s.acceptedSoFar()
+			s.request(s.cause)
 		case s.failure != nil && !s.looking:
 			s.looking = true
 			go s.lookAtFiles(s.requester)
@@ -269,7 +301,7 @@ func (s *Source) wake() {
 
 // lapse drops a token that is no longer used.
 func (s *Source) lapse(t instant) {
-	s.lapsed = true
+	s.lapsed, s.withheld = true, false
 	s.held.p.CompareAndSwap(s.last, nil)
 	if s.failure != nil {
 		// requests are turned away from now on: do not sit out a long step

@@ -22,7 +22,7 @@ type server struct {
 	peak, in int
 }
 
-func (s *server) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
+func (s *server) Request(ctx context.Context, _ Occasion) (*oauth.Response, error) {
 	s.mu.Lock()
 	s.requests = append(s.requests, time.Now())
 	n, delay, answer := len(s.requests), s.delay, s.answer
@@ -85,12 +85,23 @@ type observer struct {
 	mu       sync.Mutex
 	attempts []Attempt
 	expired  int
+	rejected int
+	again    int
 }
 
 func (o *observer) Attempted(a Attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.attempts = append(o.attempts, a)
+}
+
+func (o *observer) Rejected(_ Snapshot, again bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rejected++
+	if again {
+		o.again++
+	}
 }
 
 func (o *observer) Expired(Snapshot) {

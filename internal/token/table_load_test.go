@@ -25,7 +25,7 @@ type counter struct {
 	failure  error
 }
 
-func (c *counter) Request(context.Context, bool) (*oauth.Response, error) {
+func (c *counter) Request(context.Context, Occasion) (*oauth.Response, error) {
 	n := c.requests.Add(1)
 	if c.failure != nil {
 		return nil, c.failure
@@ -38,8 +38,9 @@ func (c *counter) Stale() bool { return false }
 // silent is an observer that keeps nothing.
 type silent struct{}
 
-func (silent) Attempted(Attempt) {}
-func (silent) Expired(Snapshot)  {}
+func (silent) Attempted(Attempt)       {}
+func (silent) Expired(Snapshot)        {}
+func (silent) Rejected(Snapshot, bool) {}
 
 func numbered(n int) Key {
 	var b [8]byte

@@ -321,7 +321,7 @@ type hangingFiles struct {
 	release chan struct{}
 }
 
-func (*hangingFiles) Request(context.Context, bool) (*oauth.Response, error) { return nil, &refused }
+func (*hangingFiles) Request(context.Context, Occasion) (*oauth.Response, error) { return nil, &refused }
 
 func (h *hangingFiles) Stale() bool {
 	h.looks.Add(1)

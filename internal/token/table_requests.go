@@ -52,7 +52,7 @@ func (t *Table) run(ctx context.Context, f *fetch, r Requester) {
 	defer f.cancel(nil)
 	ctx, stop := context.WithTimeout(ctx, t.policy.Timeout)
 	defer stop()
-	res, sent, arrived, err := t.scheduler.ask(ctx, r, f.entry.held.load() != nil)
+	res, sent, arrived, err := t.scheduler.ask(ctx, r, Occasion{Reason: f.reason(), Held: f.entry.held.load()})
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,13 +67,18 @@ func (t *Table) run(ctx context.Context, f *fetch, r Requester) {
 	t.dispatch(now())
 }
 
+// reason is what caused the request.
+func (f *fetch) reason() Reason {
+	if f.first {
+		return Demand
+	}
+	return Scheduled
+}
+
 // finish takes in what came of a request.
 func (t *Table) finish(f *fetch, res *oauth.Response, err error, sent, arrived instant) {
 	e := f.entry
-	attempt := Attempt{Reason: Scheduled, Took: arrived.sub(sent), Bearer: true}
-	if f.first {
-		attempt.Reason = Demand
-	}
+	attempt := Attempt{Reason: f.reason(), Took: arrived.sub(sent), Bearer: true}
 	if err == nil {
 		attempt.Bearer = res.Bearer
 		attempt.Same, err = e.succeed(res, sent, arrived)

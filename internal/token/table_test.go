@@ -36,7 +36,7 @@ type seeker struct {
 	value string
 }
 
-func (k *seeker) Request(ctx context.Context, _ bool) (*oauth.Response, error) {
+func (k *seeker) Request(ctx context.Context, _ Occasion) (*oauth.Response, error) {
 	r := k.realm
 	r.mu.Lock()
 	r.asked, r.times = append(r.asked, k.value), append(r.times, time.Now())
@@ -643,8 +643,10 @@ func TestTableRunningToken(t *testing.T) {
 
 type requesterFunc func(context.Context) (*oauth.Response, error)
 
-func (f requesterFunc) Request(ctx context.Context, _ bool) (*oauth.Response, error) { return f(ctx) }
-func (requesterFunc) Stale() bool                                                    { return false }
+func (f requesterFunc) Request(ctx context.Context, _ Occasion) (*oauth.Response, error) {
+	return f(ctx)
+}
+func (requesterFunc) Stale() bool { return false }
 
 // TestTableOnDemand: such a token is not renewed, and goes at its end.
 func TestTableOnDemand(t *testing.T) {

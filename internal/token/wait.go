@@ -35,7 +35,7 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-timeout:
-			return nil, s.pending()
+			return s.outwait()
 		}
 	}
 }
@@ -52,6 +52,8 @@ func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 	switch {
 	case s.closed:
 		return nil, nil, ErrClosed
+	case s.withheld:
+		return nil, s.settled, nil
 	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
 		return nil, nil, s.failure
 	case s.failure != nil && s.inFlight == nil && s.next > deadline:
@@ -60,14 +62,24 @@ func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 	if s.started && now() >= s.next {
 		s.request(Demand)
 	}
+	if s.inFlight != nil && s.waited != nil {
+		close(s.waited)
+		s.waited = nil
+	}
 	return nil, s.settled, nil
 }
 
-func (s *Source) pending() *oauth.Failure {
+// outwait is for a caller whose patience has ended. A token that an upstream
+// refused is better than none, and from now on for all others, too.
+func (s *Source) outwait() (*Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failure != nil {
-		return s.failure
+	s.giveBack()
+	if t := s.held.load(); t != nil {
+		return t, nil
 	}
-	return &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
+	if s.failure != nil {
+		return nil, s.failure
+	}
+	return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
 }
