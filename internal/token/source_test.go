@@ -110,6 +110,12 @@ func (o *observer) Expired(Snapshot) {
 	o.expired++
 }
 
+func (o *observer) rejections() (told, again int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rejected, o.again
+}
+
 func (o *observer) last() Attempt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
