@@ -108,7 +108,9 @@ type subject struct {
 }
 
 // Request implements token.Requester.
-func (k *asker) Request(ctx context.Context, _ token.Occasion) (*oauth.Response, error) {
+func (k *asker) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, on.Limit)
+	defer cancel()
 	q := k.entry.newest()
 	if q == nil {
 		return nil, token.ErrClosed

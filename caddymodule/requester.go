@@ -69,8 +69,10 @@ type ask struct {
 // Request implements token.Requester.
 func (q *requester) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
 	if q.keeper != nil {
-		return q.keeper.chain.Refresh(ctx, on.Held != nil, q.openSession)
+		return q.keeper.chain.Refresh(ctx, on, q.openSession)
 	}
+	ctx, cancel := context.WithTimeout(ctx, on.Limit)
+	defer cancel()
 	return q.request(ctx, ask{})
 }
 

@@ -38,6 +38,13 @@ type Response struct {
 	// Bearer is false for a token outside the b64token of RFC 6750 §2.1, which
 	// some upstreams may not take.
 	Bearer bool
+
+	// Adopted tells that another process made the request, which took so long.
+	Adopted bool
+	Took    time.Duration
+	// Age is how long before it was wished for here the request was sent; below
+	// zero where it was sent later.
+	Age time.Duration
 }
 
 // Fields say where the values of an answer are, as dotted paths. An empty one

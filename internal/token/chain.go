@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -53,6 +54,7 @@ type Session struct {
 	Spend func(ctx context.Context, refreshToken string) (*oauth.Response, error)
 
 	limit time.Duration // of one token request
+	on    Occasion
 }
 
 // Open begins a session. The server and the client may be placeholders, so it
@@ -112,19 +114,18 @@ func NewChain() *Chain {
 // State is what is known, nil before the first refresh.
 func (c *Chain) State() *ChainState { return c.state.Load() }
 
-// Refresh spends the refresh token. held tells whether a valid access token is
-// held meanwhile. What time ctx has, a minute if it has no deadline, is that of
-// the request alone: neither the wait for an earlier one nor a slow storage
-// takes of it, for a request that is cut short may have spent the refresh token.
-func (c *Chain) Refresh(ctx context.Context, held bool, open Open) (*oauth.Response, error) {
-	limit := time.Minute
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = time.Until(deadline)
-	}
+// Refresh spends the refresh token. The occasion's limit, a minute unless set,
+// is that of the request alone: neither the wait for an earlier one nor a slow
+// storage takes of it, for a request that is cut short may have spent the
+// refresh token.
+func (c *Chain) Refresh(ctx context.Context, on Occasion, open Open) (*oauth.Response, error) {
+	limit := cmp.Or(on.Limit, time.Minute)
+	earlier, stop := context.WithTimeout(ctx, limit)
+	defer stop()
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
-	case <-ctx.Done():
+	case <-earlier.Done():
 		return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: errors.New("an earlier refresh is still under way")}
 	}
 	if c.closing.Load() || ctx.Err() != nil {
@@ -136,8 +137,8 @@ func (c *Chain) Refresh(ctx context.Context, held bool, open Open) (*oauth.Respo
 	if err != nil {
 		return nil, err
 	}
-	s.limit = limit
-	res, err := c.refresh(ctx, held, s)
+	s.limit, s.on = limit, on
+	res, err := c.refresh(ctx, s)
 	c.tell(s, err)
 	return res, err
 }
@@ -149,13 +150,13 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 }
 
 // refresh does it with the turn held.
-func (c *Chain) refresh(ctx context.Context, held bool, s *Session) (*oauth.Response, error) {
+func (c *Chain) refresh(ctx context.Context, s *Session) (*oauth.Response, error) {
 	rec, err := c.load(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	rec.take(s.Initial)
-	res, err := c.spend(ctx, held, s, rec)
+	res, err := c.spend(ctx, s, rec)
 	if !errors.Is(err, ErrEnded) {
 		return res, err
 	}
@@ -164,11 +165,11 @@ func (c *Chain) refresh(ctx context.Context, held bool, s *Session) (*oauth.Resp
 	if loadErr != nil || newer.RefreshToken == rec.RefreshToken || newer.RefreshToken == "" {
 		return res, err
 	}
-	return c.spend(ctx, held, s, newer)
+	return c.spend(ctx, s, newer)
 }
 
 // spend makes one token request, marked while it is under way.
-func (c *Chain) spend(ctx context.Context, held bool, s *Session, rec *record) (*oauth.Response, error) {
+func (c *Chain) spend(ctx context.Context, s *Session, rec *record) (*oauth.Response, error) {
 	if rec.RefreshToken == "" {
 		if s.NoInitial != nil {
 			return nil, asRefused(fmt.Errorf("%w, and the configured one cannot be read: %w", ErrLoginRequired, s.NoInitial))
@@ -177,7 +178,7 @@ func (c *Chain) spend(ctx context.Context, held bool, s *Session, rec *record) (
 	}
 	c.tries(rec.RefreshToken)
 	lost := rec.lost()
-	if lost && s.rests(held, rec.Mark) {
+	if lost && s.rests(rec.Mark) {
 		return nil, asUnreachable(fmt.Errorf("%w: %w", errResting, ErrAnswerLost))
 	}
 	if !rec.Static {
@@ -201,7 +202,7 @@ func (c *Chain) spend(ctx context.Context, held bool, s *Session, rec *record) (
 	case failure != nil && refusesToken(failure):
 		return nil, c.end(ctx, s, rec, failure, lost)
 	case failure != nil && failure.Lost && !rec.Static:
-		return nil, loseAnswer(failure, s.rests(held, rec.Mark))
+		return nil, loseAnswer(failure, s.rests(rec.Mark))
 	case !rec.Static && !lost:
 		unmarked := *rec
 		unmarked.Mark = nil
@@ -221,9 +222,9 @@ func (s *Session) ask(ctx context.Context, refreshToken string) (*oauth.Response
 
 // rests tells whether a refresh token with a mark is left alone. A mark of a
 // clock that is ahead is no newer than one of now.
-func (s *Session) rests(held bool, m *mark) bool {
+func (s *Session) rests(m *mark) bool {
 	age := time.Since(m.At)
-	return held && (age < 0 || age >= s.Grace)
+	return s.on.Held != nil && (age < 0 || age >= s.Grace)
 }
 
 // loseAnswer says of a failure what it means. The mark stays.

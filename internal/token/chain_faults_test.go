@@ -73,7 +73,7 @@ func (p *process) play(t *testing.T, script []outcome) bool {
 		defer func() { lives <- alive }() // by Goexit, too
 		for range script {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			_, err := p.chain.Refresh(ctx, false, p.open)
+			_, err := p.chain.Refresh(ctx, Occasion{Limit: time.Minute}, p.open)
 			cancel()
 			if errors.Is(err, ErrEnded) {
 				t.Errorf("ended: %v", err)

@@ -354,7 +354,11 @@ func (p *process) refresh(t *testing.T, held bool) (*oauth.Response, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	return p.chain.Refresh(ctx, held, p.open)
+	on := Occasion{Limit: time.Minute}
+	if held {
+		on.Held = new(Token)
+	}
+	return p.chain.Refresh(ctx, on, p.open)
 }
 
 // refreshed makes one refresh that must succeed.
@@ -367,7 +371,7 @@ func (p *process) refreshed(t *testing.T) {
 
 // Request and Stale make a process a Requester.
 func (p *process) Request(ctx context.Context, on Occasion) (*oauth.Response, error) {
-	return p.chain.Refresh(ctx, on.Held != nil, p.open)
+	return p.chain.Refresh(ctx, on, p.open)
 }
 
 func (p *process) Stale() bool { return p.chain.Stale(context.Background(), p.open) }
@@ -771,7 +775,7 @@ func TestWordsOfTheEnd(t *testing.T) {
 						t.Fatal("got a token")
 					}
 				}
-				_, err := p.chain.Refresh(t.Context(), false, func(ctx context.Context) (*Session, error) {
+				_, err := p.chain.Refresh(t.Context(), Occasion{}, func(ctx context.Context) (*Session, error) {
 					s, err := p.open(ctx)
 					s.Spend = func(context.Context, string) (*oauth.Response, error) { return nil, &tc.failure }
 					return s, err
@@ -889,14 +893,14 @@ func TestOtherPaths(t *testing.T) {
 	open := func(context.Context) (*Session, error) {
 		return &Session{Path: "other", Store: q, Initial: "a.1", Spend: q.spend}, nil
 	}
-	if _, err := p.chain.Refresh(t.Context(), false, open); err != nil {
+	if _, err := p.chain.Refresh(t.Context(), Occasion{}, open); err != nil {
 		t.Fatal(err)
 	}
 	p.refreshed(t)
 	wantSpent(t, p, "a.1", "a.2")
 	wantSpent(t, q, "a.1")
 	failing := errors.New("a placeholder cannot be resolved")
-	if _, err := p.chain.Refresh(t.Context(), false, func(context.Context) (*Session, error) { return nil, failing }); !errors.Is(err, failing) {
+	if _, err := p.chain.Refresh(t.Context(), Occasion{}, func(context.Context) (*Session, error) { return nil, failing }); !errors.Is(err, failing) {
 		t.Errorf("got %v", err)
 	}
 	p.refreshed(t)
@@ -1070,7 +1074,7 @@ func TestSuccessorGivesUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		began := time.Now()
-		_, err := p.chain.Refresh(ctx, false, p.open)
+		_, err := p.chain.Refresh(ctx, Occasion{Limit: 5 * time.Second}, p.open)
 		if f, ok := errors.AsType[*oauth.Failure](err); !ok || f.Kind != oauth.Unreachable || f.Lost || time.Since(began) != 5*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(began))
 		}

@@ -105,3 +105,22 @@ func (s *Source) giveBack() {
 	s.withheld = false
 	s.held.p.Store(s.current())
 }
+
+// spacedOut is why no request was made: the instances that share the token have
+// asked for another one too recently.
+type spacedOut struct{ wait time.Duration }
+
+func (o *spacedOut) Error() string {
+	return "another token was asked for too recently, for the same reason"
+}
+
+// putOff ends a request that was not made.
+func (s *Source) putOff(o *spacedOut) {
+	s.next = s.planned
+	if at := now().add(o.wait); at < s.next {
+		s.next, s.cause = at, Rejected
+	}
+	s.giveBack()
+	s.reschedule()
+	s.announce()
+}

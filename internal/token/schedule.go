@@ -57,6 +57,9 @@ func (p *Policy) take(res *oauth.Response, before *Token, sent, arrived instant,
 	if res.Scopes != nil {
 		t.granted = &granted{res.Scopes, res.Missing}
 	}
+	if res.Adopted {
+		t.took = res.Took
+	}
 	same := before != nil && before.Value == t.Value
 
 	life := res.ExpiresIn

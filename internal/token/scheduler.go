@@ -127,6 +127,9 @@ func (d *Scheduler) ask(ctx context.Context, r Requester, on Occasion) (res *oau
 	sent = now()
 	res, err = r.Request(ctx, on)
 	arrived = now()
+	if res != nil {
+		sent = sent.add(-res.Age)
+	}
 	return res, sent.add(asleep - d.slept()), arrived, err
 }
 

@@ -23,11 +23,19 @@ const (
 // Occasion is what is known when a token request is to be made.
 type Occasion struct {
 	Reason Reason
+	// Limit is how long the token request may take. What else is done for it,
+	// in a storage, has limits of its own.
+	Limit time.Duration
 	// Held is the token in use meanwhile, nil if there is none that is valid.
-	Held *Token
+	// Suspect tells that an upstream has refused it.
+	Held    *Token
+	Suspect bool
 	// Waited is closed once a request waits for a token; nil where it is not
 	// known.
 	Waited <-chan struct{}
+	// Lease, where a lock is held, tells whether it still counts. It is asked
+	// just before a request is written.
+	Lease func(context.Context) error
 }
 
 // Requester makes one token request. Its error is an *oauth.Failure, or is
@@ -57,8 +65,9 @@ type Attempt struct {
 	Snapshot
 	Reason Reason
 	Took   time.Duration
-	// Same is true if the server handed out the token that was held already.
-	Same bool
+	// Same is true if the server handed out the token that was held already,
+	// Adopted if no server was asked: another process had.
+	Same, Adopted bool
 	// Bearer is false if the new token is outside RFC 6750's b64token.
 	Bearer bool
 }
@@ -89,6 +98,7 @@ type Source struct {
 	failures  int                     // in a row
 	failure   *oauth.Failure          // the last one, nil after a success
 	next      instant                 // when the next request is due
+	planned   instant                 // what that was before a refusal
 	cause     Reason                  // of that
 	rejection
 	floor    instant   // the server's Retry-After: none before this
@@ -167,7 +177,7 @@ func (s *Source) request(reason Reason) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.waited = make(chan struct{})
 	s.inFlight, s.next, s.cause = cancel, now(), Scheduled
-	go s.run(ctx, cancel, s.requester, Occasion{reason, s.current(), s.waited})
+	go s.run(ctx, cancel, s.requester, Occasion{Reason: reason, Limit: s.policy.Timeout, Held: s.current(), Suspect: s.suspect, Waited: s.waited})
 	s.reschedule()
 }
 
@@ -175,9 +185,6 @@ func (s *Source) request(reason Reason) {
 // nothing from the others.
 func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requester, on Occasion) {
 	defer cancel(nil)
-	ctx, stop := context.WithTimeout(ctx, s.policy.Timeout)
-	defer stop()
-
 	res, sent, arrived, err := s.scheduler.ask(ctx, r, on)
 
 	s.mu.Lock()
@@ -187,8 +194,12 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 		return
 	}
 	attempt := Attempt{Reason: on.Reason, Took: arrived.sub(sent), Bearer: true}
+	if wait, ok := errors.AsType[*spacedOut](err); ok {
+		s.putOff(wait)
+		return
+	}
 	if err == nil {
-		attempt.Bearer = res.Bearer
+		attempt.Bearer, attempt.Adopted = res.Bearer, res.Adopted
 		attempt.Same, err = s.succeed(res, sent, arrived)
 	}
 	if err != nil {
@@ -215,7 +226,7 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 	s.last, s.lapsed = t, false
 	s.suspect, s.withheld = s.suspect && same, false
 	s.failures, s.failure, s.floor = 0, nil, 0
-	s.next = due
+	s.next, s.planned = due, due
 	s.obtained = time.Now()
 	return same, nil
 }
@@ -238,6 +249,7 @@ func (s *Source) fail(err error, at instant) {
 	if t != nil && errors.Is(f, errResting) {
 		s.next = max(s.next, t.until)
 	}
+	s.planned = s.next
 }
 
 // asFailure takes an error for a request that could not be made.

@@ -22,7 +22,9 @@ type server struct {
 	peak, in int
 }
 
-func (s *server) Request(ctx context.Context, _ Occasion) (*oauth.Response, error) {
+func (s *server) Request(ctx context.Context, on Occasion) (*oauth.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, on.Limit)
+	defer cancel()
 	s.mu.Lock()
 	s.requests = append(s.requests, time.Now())
 	n, delay, answer := len(s.requests), s.delay, s.answer

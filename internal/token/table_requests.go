@@ -50,9 +50,7 @@ func (t *Table) begin(f *fetch, at instant) {
 // run makes one request, in a context of its own.
 func (t *Table) run(ctx context.Context, f *fetch, r Requester) {
 	defer f.cancel(nil)
-	ctx, stop := context.WithTimeout(ctx, t.policy.Timeout)
-	defer stop()
-	res, sent, arrived, err := t.scheduler.ask(ctx, r, Occasion{Reason: f.reason(), Held: f.entry.held.load()})
+	res, sent, arrived, err := t.scheduler.ask(ctx, r, Occasion{Reason: f.reason(), Limit: t.policy.Timeout, Held: f.entry.held.load()})
 
 	t.mu.Lock()
 	defer t.mu.Unlock()

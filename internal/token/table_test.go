@@ -36,7 +36,9 @@ type seeker struct {
 	value string
 }
 
-func (k *seeker) Request(ctx context.Context, _ Occasion) (*oauth.Response, error) {
+func (k *seeker) Request(ctx context.Context, on Occasion) (*oauth.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, on.Limit)
+	defer cancel()
 	r := k.realm
 	r.mu.Lock()
 	r.asked, r.times = append(r.asked, k.value), append(r.times, time.Now())
