@@ -60,6 +60,7 @@ type ask struct {
 	client       map[string]string // values of a template's placeholders
 	subjectToken string            // what the client of the proxy sent
 	refreshToken string
+	guard        token.Guard // asked just before the request is written
 	// params are those of a login or a logout, in place of the grant's, and at
 	// is the endpoint that they go to, if it is not the token endpoint.
 	params url.Values
@@ -266,6 +267,7 @@ func (q *requester) prepare(ctx context.Context, a ask, r *resolver, client *pro
 	if a.params != nil {
 		params.Set("grant_type", a.params.Get("grant_type")) // of a login, which no shape changes
 	}
+	req.Guard = a.guard
 	p := &prepared{request: req, way: way, read: client.read}
 	if c.bound() {
 		p.binding = &binding{nonces: q.nonces, certificate: q.connection.certificate(way, c.method)}

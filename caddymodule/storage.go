@@ -122,8 +122,8 @@ func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
 		s := &token.Session{
 			Path:  path,
 			Store: stored{k.store.Value(path, k.name), k.name},
-			Spend: func(ctx context.Context, refreshToken string) (*oauth.Response, error) {
-				return q.request(ctx, ask{refreshToken: refreshToken})
+			Spend: func(ctx context.Context, refreshToken string, guard token.Guard) (*oauth.Response, error) {
+				return q.request(ctx, ask{refreshToken: refreshToken, guard: guard})
 			},
 		}
 		if g, ok := c.grant.(grants.Refreshing); ok {

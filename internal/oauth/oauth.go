@@ -60,6 +60,9 @@ type Request struct {
 	TokenType string
 	// Secrets are masked in whatever is kept of the server's words.
 	Secrets []string
+	// Guard, if set, is asked just before the request is written; an error of it
+	// ends the request, and stands in the Failure.
+	Guard func(context.Context) error
 }
 
 // Do sends the request and reads its answer. No redirect is followed: it would
@@ -81,10 +84,20 @@ func (r *Request) send(ctx context.Context, rt http.RoundTripper, mask mask) (*a
 	if err != nil {
 		return nil, &Failure{Kind: Refused, Err: mask.error(err)}
 	}
+	g := &guard{may: r.Guard, ctx: ctx}
+	if err := g.before(req); err != nil {
+		return nil, &Failure{Kind: Unreachable, Err: err}
+	}
 	var sent written
 	res, err := rt.RoundTrip(req.WithContext(sent.trace(ctx)))
+	if forbidden := g.end(); forbidden != nil {
+		if err == nil {
+			res.Body.Close()
+		}
+		return nil, &Failure{Kind: Unreachable, Err: forbidden}
+	}
 	if err != nil {
-		return nil, &Failure{Kind: Unreachable, Lost: sent.maybe(), Err: mask.error(transportError(ctx, err))}
+		return nil, &Failure{Kind: Unreachable, Lost: sent.maybe() && !g.kept(), Err: mask.error(transportError(ctx, err))}
 	}
 	defer res.Body.Close()
 

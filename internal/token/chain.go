@@ -20,6 +20,7 @@ var (
 	ErrEnded         = errors.New("the server refuses the refresh token")
 	ErrAnswerLost    = errors.New("the answer to a refresh was lost, so that the refresh token may be spent")
 	ErrStorage       = errors.New("the storage for refresh tokens fails")
+	ErrOvertaken     = errors.New("another instance has gone on in place of this one, which was paused")
 	ErrUnreadable    = errors.New("what is stored of the refresh token cannot be read")
 )
 
@@ -50,12 +51,16 @@ type Session struct {
 	// Grace is how long after a lost answer the server takes the same refresh
 	// token again.
 	Grace time.Duration
-	// Spend makes one token request.
-	Spend func(ctx context.Context, refreshToken string) (*oauth.Response, error)
+	// Spend makes one token request. guard, if set, is to be called just before
+	// it is written, and an error of it ends it unwritten.
+	Spend func(ctx context.Context, refreshToken string, guard Guard) (*oauth.Response, error)
 
 	limit time.Duration // of one token request
 	on    Occasion
 }
+
+// Guard tells whether a request may still be written.
+type Guard func(context.Context) error
 
 // Open begins a session. The server and the client may be placeholders, so it
 // is done anew for each refresh.
@@ -181,6 +186,9 @@ func (c *Chain) spend(ctx context.Context, s *Session, rec *record) (*oauth.Resp
 	if lost && s.rests(rec.Mark) {
 		return nil, asUnreachable(fmt.Errorf("%w: %w", errResting, ErrAnswerLost))
 	}
+	if err := s.leased(ctx); err != nil {
+		return nil, asUnreachable(err)
+	}
 	if !rec.Static {
 		marked := rec.marked(c.instance)
 		if err := c.save(ctx, s, marked); err != nil {
@@ -191,7 +199,7 @@ func (c *Chain) spend(ctx context.Context, s *Session, rec *record) (*oauth.Resp
 		}
 		rec = marked
 	}
-	res, err := s.ask(ctx, rec.RefreshToken)
+	res, err := s.ask(ctx, rec)
 
 	ctx, cancel := within(ctx, saveTimeout)
 	defer cancel()
@@ -214,10 +222,38 @@ func (c *Chain) spend(ctx context.Context, s *Session, rec *record) (*oauth.Resp
 	return res, nil
 }
 
-func (s *Session) ask(ctx context.Context, refreshToken string) (*oauth.Response, error) {
+func (s *Session) ask(ctx context.Context, rec *record) (*oauth.Response, error) {
 	ctx, cancel := within(ctx, s.limit)
 	defer cancel()
-	return s.Spend(ctx, refreshToken)
+	var guard Guard
+	if s.on.Lease != nil {
+		guard = func(ctx context.Context) error { return s.mayWrite(ctx, rec) }
+	}
+	return s.Spend(ctx, rec.RefreshToken, guard)
+}
+
+// leased tells whether the lock under which this is done, if any, still counts.
+func (s *Session) leased(ctx context.Context) error {
+	if s.on.Lease == nil {
+		return nil
+	}
+	return s.on.Lease(ctx)
+}
+
+// mayWrite tells whether a refresh token is still this process's to spend: one
+// that was paused may have been taken for dead.
+func (s *Session) mayWrite(ctx context.Context, rec *record) error {
+	if err := s.leased(ctx); err != nil || rec.Static {
+		return err
+	}
+	there, err := read(ctx, s.Store)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	case there.RefreshToken != rec.RefreshToken, !there.markedBy(rec):
+		return ErrOvertaken
+	}
+	return s.leased(ctx)
 }
 
 // rests tells whether a refresh token with a mark is left alone. A mark of a

@@ -95,6 +95,11 @@ func (c *Chain) load(ctx context.Context, s *Session) (*record, error) {
 		if m := rec.Mark; m != nil && m.Instance == c.instance && m.At.Equal(c.unsent[s.Path]) {
 			rec.Mark = nil
 		}
+		if rec.olderThan(known) {
+			// one who was paused has written over what came after him
+			copied := *known
+			return &copied, c.mend(ctx, s, &copied)
+		}
 		c.known[s.Path], known = rec, rec
 	}
 	if err != nil && (known == nil || !known.Static) {
@@ -102,6 +107,14 @@ func (c *Chain) load(ctx context.Context, s *Session) (*record, error) {
 	}
 	copied := *known // if it is static, nothing is spent and nothing need be stored
 	return &copied, nil
+}
+
+// mend stores again what was stored before.
+func (c *Chain) mend(ctx context.Context, s *Session, rec *record) error {
+	if err := c.save(ctx, s, rec); err != nil {
+		return asUnreachable(err)
+	}
+	return nil
 }
 
 var errForgotten = errors.New("what it held is gone: put it back, log in anew, or restart to begin anew")
@@ -148,7 +161,10 @@ func (c *Chain) keep(ctx context.Context, s *Session, spent, rec *record) {
 	if spent.Static && rec.Static && rec.Ended == nil && spent.Ended == nil {
 		return // nothing has changed
 	}
-	p := saving{spent.RefreshToken, rec}
+	p := saving{spent: spent.RefreshToken, record: rec}
+	if spent.Mark != nil {
+		p.by = spent.Mark.By
+	}
 	if err := c.put(ctx, s, p); err != nil {
 		c.saveLater(s, p, err)
 	}
@@ -158,6 +174,7 @@ func (c *Chain) keep(ctx context.Context, s *Session, spent, rec *record) {
 // spent.
 type saving struct {
 	spent  string
+	by     string // the mark that it was spent under
 	record *record
 }
 
@@ -166,9 +183,11 @@ type saving struct {
 func (c *Chain) put(ctx context.Context, s *Session, p saving) error {
 	there, err := read(ctx, s.Store)
 	switch {
-	case err == nil && !there.blank() && there.RefreshToken != p.spent:
+	case err == nil && !there.blank() && there.RefreshToken != p.spent && !there.olderThan(p.record):
 		c.known[s.Path] = there
 		return nil
+	case err == nil && p.record.RefreshToken == p.spent && there.Mark != nil && there.Mark.By != p.by:
+		return nil // another's request is under way
 	case errors.Is(err, ErrUnreadable):
 		if err := s.Store.KeepAside(ctx); err != nil {
 			return fmt.Errorf("%w: %w", ErrStorage, err)

@@ -340,7 +340,7 @@ func (p *process) KeepAside(ctx context.Context) error {
 	return p.call(ctx, "keep aside", p.disk.keepAside)
 }
 
-func (p *process) spend(ctx context.Context, refreshToken string) (res *oauth.Response, err error) {
+func (p *process) spend(ctx context.Context, refreshToken string, _ Guard) (res *oauth.Response, err error) {
 	_ = p.call(ctx, "spend", func() { res, err = p.issuer.answer(ctx, refreshToken) })
 	return res, err
 }
@@ -777,7 +777,7 @@ func TestWordsOfTheEnd(t *testing.T) {
 				}
 				_, err := p.chain.Refresh(t.Context(), Occasion{}, func(ctx context.Context) (*Session, error) {
 					s, err := p.open(ctx)
-					s.Spend = func(context.Context, string) (*oauth.Response, error) { return nil, &tc.failure }
+					s.Spend = func(context.Context, string, Guard) (*oauth.Response, error) { return nil, &tc.failure }
 					return s, err
 				})
 				if errors.Is(err, ErrEnded) != tc.ended || errors.Is(err, ErrAnswerLost) != (tc.ended && lost) {

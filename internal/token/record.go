@@ -1,6 +1,7 @@
 package token
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -17,6 +18,10 @@ type record struct {
 	// Seen are hashes of the configured ones that were taken: a rollback must
 	// not bring a spent one back.
 	Seen []string `json:"seen,omitempty"`
+	// Line names the chain that a login began, and Serial counts its refresh
+	// tokens: of two records of one line the higher is the newer.
+	Line   string `json:"line,omitempty"`
+	Serial int    `json:"serial,omitempty"`
 	// Static tells that the last refresh brought no other one: this server does
 	// not rotate, so nothing is spent.
 	Static bool `json:"static,omitempty"`
@@ -30,7 +35,8 @@ type record struct {
 type mark struct {
 	Hash     string    `json:"hash"` // of the refresh token
 	Instance string    `json:"instance"`
-	At       time.Time `json:"at"` // of the first request that was not answered
+	By       string    `json:"by,omitempty"` // one attempt to spend it
+	At       time.Time `json:"at"`           // of the first request that was not answered
 }
 
 type ending struct {
@@ -80,6 +86,7 @@ func (r *record) take(initial string) {
 // begin starts a new chain.
 func (r *record) begin(refreshToken string) {
 	r.RefreshToken, r.Obtained = refreshToken, time.Now().UTC()
+	r.Line, r.Serial = rand.Text(), 0
 	r.Static, r.Mark, r.Ended = false, nil, nil
 }
 
@@ -107,10 +114,22 @@ func (r *record) lost() bool {
 // marked is a copy that says that a request is under way.
 func (r *record) marked(instance string) *record {
 	m := *r
-	if !r.lost() {
-		m.Mark = &mark{Hash: fingerprint(r.RefreshToken), Instance: instance, At: time.Now().UTC()}
+	at := time.Now().UTC()
+	if r.lost() {
+		at = r.Mark.At
 	}
+	m.Mark = &mark{Hash: fingerprint(r.RefreshToken), Instance: instance, By: rand.Text(), At: at}
 	return &m
+}
+
+// markedBy tells whether the mark is that of another record.
+func (r *record) markedBy(other *record) bool {
+	return r.Mark != nil && other.Mark != nil && r.Mark.By == other.Mark.By
+}
+
+// olderThan tells whether both are of one line and the other is further on.
+func (r *record) olderThan(other *record) bool {
+	return other != nil && r.Line != "" && r.Line == other.Line && r.Serial < other.Serial
 }
 
 // answered is a copy with what a server gave, "" for nothing new.
@@ -120,6 +139,7 @@ func (r *record) answered(refreshToken string) *record {
 	a.Static = refreshToken == "" || refreshToken == r.RefreshToken
 	if !a.Static {
 		a.RefreshToken, a.Obtained = refreshToken, time.Now().UTC()
+		a.Serial++
 	}
 	return &a
 }
