@@ -95,6 +95,10 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", name, err)
 	}
+	makes, err := newMakings(c)
+	if err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
+	}
 	inline := name == ""
 	if inline {
 		name = inlinePrefix + hash[:8]
@@ -108,8 +112,8 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if inline {
 		err = c.checkInline()
 	}
-	if err == nil && c.refreshing() {
-		err = a.checkStorage()
+	if err == nil && (c.refreshing() || c.Share != nil) {
+		err = a.checkStorage(c)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("credential '%s': %w", name, err)
@@ -128,6 +132,9 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	at := &attachment{entry: e, requester: newRequester(c), logger: a.logger}
 	if e.chain != nil {
 		at.requester.keeper = &keeper{name: name, chain: e.chain, store: a.store}
+	}
+	if e.share != nil {
+		at.requester.sharer = &sharer{name: name, share: e.share, store: a.store, makes: makes}
 	}
 	a.keys[key] = at
 	return e, nil

@@ -165,6 +165,7 @@ var sampleOptions = map[string]string{
 	"timeout":            "timeout 5s",
 	"insecure_token_url": "insecure_token_url",
 	"dpop":               "dpop {\nkey_file /run/secrets/key.pem\n}",
+	"share":              "share {\non_storage_failure hold\n}",
 	"max_tokens":         "max_tokens 100",
 	"max_new":            "max_new 5/s",
 	"idle_timeout":       "idle_timeout 5m",

@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +30,32 @@ type binding struct {
 	nonces *dpop.Nonces
 
 	certificate *tls.Certificate // nil without one
+}
+
+// Thumbprint names the key and the certificate (RFC 7638, RFC 8705 §3.1).
+func (b *binding) Thumbprint() string {
+	name := ""
+	if b.key != nil {
+		name = b.key.Thumbprint()
+	}
+	if b.certificate != nil && len(b.certificate.Certificate) > 0 {
+		sum := sha256.Sum256(b.certificate.Certificate[0])
+		name += " " + base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return name
+}
+
+// ownBinding is what a token that is asked for now would be bound to.
+func (q *requester) ownBinding(r *resolver) (*binding, error) {
+	way, err := q.connection.open(r, newProof(r, nil), q.credential.method)
+	if err != nil {
+		return nil, err
+	}
+	b := &binding{nonces: q.nonces, certificate: q.connection.certificate(way, q.credential.method)}
+	if d := q.credential.DPoP; d != nil {
+		err = d.bind(b, r, nil)
+	}
+	return b, err
 }
 
 // prove puts a proof on a request to a URL, with the nonce that was given there

@@ -95,6 +95,10 @@ type Credential struct {
 	// then travel in the clear.
 	InsecureTokenURL bool `json:"insecure_token_url,omitempty"`
 
+	// Share has the token shared by the instances that use the same Caddy
+	// storage, and outlive a restart.
+	Share *Share `json:"share,omitempty"`
+
 	// DPoP binds the tokens to a key (RFC 9449). For the transport alone.
 	DPoP *DPoP `json:"dpop,omitempty"`
 

@@ -101,7 +101,8 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 	"idle_timeout": func(p *credentialParser, d *caddyfile.Dispenser) error {
 		return duration(d, &p.credential.IdleTimeout)
 	},
-	"dpop": (*credentialParser).dpop,
+	"dpop":  (*credentialParser).dpop,
+	"share": (*credentialParser).share,
 	"insecure_token_url": func(p *credentialParser, d *caddyfile.Dispenser) error {
 		return none(d, &p.credential.InsecureTokenURL)
 	},
@@ -164,31 +165,39 @@ func (p *credentialParser) clientAuth(d *caddyfile.Dispenser) error {
 // those that are named in repeat.
 func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
 	option := d.Val()
-	if d.CountRemainingArgs() > 0 {
-		return d.Errf("'%s' takes no argument, but a block", option)
+	given, err := p.options(d, options, repeat...)
+	if err == nil && !given {
+		return d.Errf("'%s' needs a block with one option at least: %s", option, strings.Join(sorted(options), ", "))
 	}
-	b, empty := newBlock(d), true
+	return err
+}
+
+// options reads the options in a block, if there is one, and tells whether there
+// are any.
+func (p *credentialParser) options(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) (given bool, err error) {
+	option := d.Val()
+	if d.CountRemainingArgs() > 0 {
+		return false, d.Errf("'%s' takes no argument, but a block", option)
+	}
+	b := newBlock(d)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := options[name]
 		if !ok {
-			return unknownOption(d, option, sorted(options))
+			return false, unknownOption(d, option, sorted(options))
 		}
 		if !slices.Contains(repeat, name) {
 			if err := b.once(); err != nil {
-				return err
+				return false, err
 			}
 		}
 		p.note(option+" "+name, d.Token())
 		if err := parse(d); err != nil {
-			return err
+			return false, err
 		}
-		empty = false
+		given = true
 	}
-	if empty {
-		return d.Errf("'%s' needs a block with one option at least: %s", option, strings.Join(sorted(options), ", "))
-	}
-	return nil
+	return given, nil
 }
 
 // text reads a string option.
@@ -247,6 +256,14 @@ func (p *credentialParser) dpop(d *caddyfile.Dispenser) error {
 	return p.sub(d, map[string]func(*caddyfile.Dispenser) error{
 		"key_file": text(&p.credential.DPoP.KeyFile),
 	})
+}
+
+func (p *credentialParser) share(d *caddyfile.Dispenser) error {
+	p.credential.Share = new(Share)
+	_, err := p.options(d, map[string]func(*caddyfile.Dispenser) error{
+		"on_storage_failure": text(&p.credential.Share.OnStorageFailure),
+	})
+	return err
 }
 
 func (p *credentialParser) tls(d *caddyfile.Dispenser) error {

@@ -53,7 +53,7 @@ func checkName(name string) error {
 func (c *Credential) check() error {
 	for _, check := range []func() error{
 		c.checkServer, c.checkClient, c.checkLogin, c.checkParams, c.checkPolicy, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
-		c.DPoP.check, c.checkTemplate,
+		c.DPoP.check, c.checkTemplate, c.checkShare,
 	} {
 		if err := check(); err != nil {
 			return err

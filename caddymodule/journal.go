@@ -67,18 +67,22 @@ func (j *journal) attempted(a token.Attempt) {
 		zap.Time("next_request", a.Next),
 		zap.Duration("took", a.Took),
 	}
+	obtained := "access token obtained"
+	if a.Adopted {
+		obtained = "access token taken over from another instance"
+	}
 	switch {
 	case j.failing != "":
-		message := "access token obtained"
+		message := obtained
 		if j.told {
 			message += " again"
 		}
 		j.log().Info(message, append(fields, zap.Duration("failing_for", time.Since(j.since)))...)
 		j.failing = ""
 	case !j.told:
-		j.log().Info("access token obtained", fields...)
+		j.log().Info(obtained, fields...)
 	default:
-		j.log().Debug("access token renewed", append(fields, zap.Bool("same_token", a.Same))...)
+		j.log().Debug("access token renewed", append(fields, zap.Bool("same_token", a.Same), zap.Bool("taken_over", a.Adopted))...)
 	}
 	j.told = true
 	j.warn("lifetime", a.Assumed, "the server gave no usable lifetime for its token; default_lifetime is assumed", zap.Duration("assumed", a.Lifetime))

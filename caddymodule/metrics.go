@@ -39,8 +39,11 @@ var (
 		Help:    "How long requests waited for a token; those that did not wait are not counted.",
 		Buckets: prometheus.DefBuckets,
 	}, []string{"credential"})
+	tokensAdopted = prometheus.NewCounterVec(prometheus.CounterOpts(opts("tokens_adopted_total",
+		"Tokens that another instance had asked for, taken over from Caddy's storage.")),
+		[]string{"credential"})
 	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts(opts("store_errors_total",
-		"Calls to Caddy's storage for a refresh token that failed, by what was to be done: load, save or delete.")),
+		"Calls to Caddy's storage for a token that failed, by what was to be done: load, save, delete, lock or unlock.")),
 		[]string{"credential", "op"})
 	buildInfo = prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("build_info",
 		"Always 1; the label is the version of the plugin.")), []string{"version"})
@@ -71,7 +74,7 @@ func vectors() []interface {
 	return []interface {
 		prometheus.Collector
 		DeletePartialMatch(prometheus.Labels) int
-	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait, storeErrors}
+	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait, tokensAdopted, storeErrors}
 }
 
 // collector is all metrics of the plugin as one, so that a registry takes them
@@ -193,6 +196,10 @@ func unix(t time.Time) float64 {
 
 // countAttempt counts a token request that has ended.
 func countAttempt(credential, grant string, a token.Attempt) {
+	if a.Adopted && a.Failure == nil {
+		tokensAdopted.WithLabelValues(credential).Inc() // no server was asked
+		return
+	}
 	result := "success"
 	if a.Failure != nil {
 		result = a.Failure.Kind.String()

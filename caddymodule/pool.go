@@ -50,6 +50,7 @@ type entry struct {
 	scheme      string // of the header that carries the token
 	chain       *chain // of a grant that spends refresh tokens
 	chainKey    string
+	share       *token.Share // nil unless the token is shared
 	journal     *journal
 
 	mu       sync.Mutex
@@ -84,6 +85,7 @@ func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, er
 		}
 		e.chain = value.(*chain)
 	}
+	e.share = newShare(c)
 	credentials.add(e)
 	return e, nil
 }
@@ -163,6 +165,9 @@ func (e *entry) Destruct() error {
 	}
 	if e.tokens != nil {
 		e.tokens.Close()
+	}
+	if e.share != nil {
+		e.share.Close() // it has a lock to give back
 	}
 	var err error
 	if e.chain != nil {

@@ -29,6 +29,7 @@ type requester struct {
 	server     server
 	nonces     *dpop.Nonces
 	keeper     *keeper // of the refresh token; nil where the grant has none
+	sharer     *sharer // of the access token; nil unless it is shared
 	// note warns of a condition once; it is lent by the config in use.
 	note func(subject string, holds bool, message string, fields ...zap.Field)
 
@@ -37,7 +38,7 @@ type requester struct {
 }
 
 func newRequester(c *Credential) *requester {
-	most := int64(2) // a request, and a look for another refresh token
+	most := int64(3) // a request, and looks for another refresh token or a shared access token
 	if c.template.is() {
 		most = int64(c.limits().InFlight)
 	}
@@ -69,12 +70,20 @@ type ask struct {
 
 // Request implements token.Requester.
 func (q *requester) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
+	if q.sharer != nil {
+		return q.sharer.share.Request(ctx, on, q.openShared, q.own)
+	}
+	return q.own(ctx, on)
+}
+
+// own makes a request of this process's own.
+func (q *requester) own(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
 	if q.keeper != nil {
 		return q.keeper.chain.Refresh(ctx, on, q.openSession)
 	}
 	ctx, cancel := context.WithTimeout(ctx, on.Limit)
 	defer cancel()
-	return q.request(ctx, ask{})
+	return q.request(ctx, ask{guard: on.Lease})
 }
 
 // Stale implements token.Requester.
@@ -82,12 +91,12 @@ func (q *requester) Stale() bool {
 	if q.files.get().changed() {
 		return true
 	}
-	if q.keeper == nil {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), metadataTimeout)
 	defer cancel()
-	return q.keeper.chain.Stale(ctx, q.openSession)
+	if q.sharer != nil && q.sharer.share.Stale(ctx, q.openShared) {
+		return true
+	}
+	return q.keeper != nil && q.keeper.chain.Stale(ctx, q.openSession)
 }
 
 // request makes one token request; a second one where the server wants a nonce

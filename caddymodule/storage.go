@@ -40,18 +40,18 @@ func (a *App) openStore(ctx caddy.Context) error {
 	return nil
 }
 
-// checkStorage tells whether refresh tokens may be kept where they would be: in
-// the clear in files of Caddy's own user, not in a database.
-func (a *App) checkStorage() error {
+// checkStorage tells whether tokens may be kept where they would be: refresh
+// tokens in the clear in files of Caddy's own user, not in a database.
+func (a *App) checkStorage(c *Credential) error {
 	if len(a.EncryptionKeys) > 0 {
 		return nil
 	}
-	if _, ok := a.storage.(*certmagic.FileStorage); !ok {
+	if _, ok := a.storage.(*certmagic.FileStorage); !ok && c.refreshing() {
 		return fmt.Errorf("its refresh token would be kept unsealed in the storage %T: set encryption_key in the global options of upstream_auth (make one with: openssl rand -base64 32)", a.storage)
 	}
 	if !a.toldPlain {
 		a.toldPlain = true
-		a.logger.Warn("refresh tokens are kept unsealed in Caddy's storage: set encryption_key to seal them", zap.Any("storage", a.storage))
+		a.logger.Warn("tokens are kept unsealed in Caddy's storage: set encryption_key to seal them", zap.Any("storage", a.storage))
 	}
 	return nil
 }

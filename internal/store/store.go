@@ -32,13 +32,14 @@ type Store struct {
 	storage Storage
 	keys    *Keys
 
-	mu    sync.Mutex
-	calls map[string]*call // the one under way for each path
+	mu      sync.Mutex
+	calls   map[string]*call // the one under way for each path
+	locking map[string]bool  // the paths whose lock is waited for
 }
 
 // New makes a Store. Without keys, which may be nil, values are kept plain.
 func New(storage Storage, keys *Keys) *Store {
-	return &Store{storage: storage, keys: keys, calls: make(map[string]*call)}
+	return &Store{storage: storage, keys: keys, calls: make(map[string]*call), locking: make(map[string]bool)}
 }
 
 // Value is the value of a credential at a path. It touches no storage.
@@ -46,12 +47,12 @@ func (s *Store) Value(path, credential string) *Value {
 	return &Value{store: s, path: path, credential: credential}
 }
 
-// PathFor is where a credential keeps what one server gave one client: another
-// server or client never sees it. The hash keeps names apart that a file system
+// PathFor is where a credential keeps what one server gave one client, the
+// parts: another server or client never sees it. The hash keeps names apart that a file system
 // holds to be the same, as Crm and crm; their folder may be one.
-func PathFor(credential, server, clientID string) string {
+func PathFor(credential string, parts ...string) string {
 	h := sha256.New()
-	for _, part := range []string{credential, server, clientID} {
+	for _, part := range append([]string{credential}, parts...) {
 		h.Write(prefixed(nil, part))
 	}
 	return "upstream_auth/" + credential + "/" + hex.EncodeToString(h.Sum(nil)[:16]) + ".json"
