@@ -244,7 +244,8 @@ func (l *login) keep(ctx context.Context, refreshToken string) error {
 		return err
 	}
 	_, before := token.Kept(ctx, s.Store)
-	if err := token.Keep(ctx, s.Store, refreshToken); err != nil {
+	err = l.requester.withLock(ctx, func() error { return token.Keep(ctx, s.Store, refreshToken) })
+	if err != nil {
 		return fmt.Errorf("storing the refresh token in %s: %w", l.place, err)
 	}
 	l.keptAside(before, s, l.out)
@@ -311,7 +312,8 @@ func (c *configured) logout(ctx context.Context, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := token.Forget(ctx, s.Store, s.Initial); err != nil {
+	err = q.withLock(ctx, func() error { return token.Forget(ctx, s.Store, s.Initial) })
+	if err != nil {
 		return fmt.Errorf("forgetting the refresh token in %s: %w", c.place, err)
 	}
 	c.keptAside(unreadable, s, out)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 
@@ -167,6 +168,25 @@ func (q *requester) openShared(ctx context.Context) (*token.Shared, error) {
 		return nil, &oauth.Failure{Kind: oauth.Refused, Err: err}
 	}
 	return s, nil
+}
+
+// commandWait is how long a command waits for a refresh that is under way.
+const commandWait = 10 * time.Second
+
+// withLock does what a running instance must not do at the same time: what is
+// stored of a shared refresh token is written by one at a time. A lock that is
+// not to be had is no reason to lose what a login brought.
+func (q *requester) withLock(ctx context.Context, do func() error) error {
+	if q.sharer != nil {
+		if s, err := q.openShared(ctx); err == nil {
+			wait, cancel := context.WithTimeout(ctx, commandWait)
+			defer cancel()
+			if unlock, err := s.Store.Lock(wait); err == nil {
+				defer unlock()
+			}
+		}
+	}
+	return do()
 }
 
 // shelf is where a shared token is stored.

@@ -200,6 +200,9 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	}
 	if err == nil {
 		attempt.Bearer, attempt.Adopted = res.Bearer, res.Adopted
+		if res.Adopted {
+			attempt.Took = res.Took
+		}
 		attempt.Same, err = s.succeed(res, sent, arrived)
 	}
 	if err != nil {
