@@ -81,6 +81,7 @@ func (r *record) take(initial string) {
 		r.Seen = slices.Delete(r.Seen, 0, len(r.Seen)-maxSeen)
 	}
 	r.begin(initial)
+	r.Line = fingerprint(initial) // whoever begins with it
 }
 
 // begin starts a new chain.
