@@ -20,7 +20,8 @@ type Limits struct {
 	// way, at one time.
 	MaxTokens int
 	// MaxNew is how many new values are asked for in any second at most; below
-	// 1 it is one in 1/MaxNew seconds.
+	// 1 it is one in 1/MaxNew seconds. Of those that upstreams refuse as many
+	// are asked for anew, besides.
 	MaxNew float64
 	// InFlight is how many token requests are under way at once, renewals
 	// among them.
@@ -57,11 +58,14 @@ type Table struct {
 	granted  *granted // to the newest token
 
 	rate      rate
-	refused   refusals
+	again     rate // of those that upstreams refuse
+	refused   memory[*oauth.Failure]
+	spacings  memory[rejection]
 	inFlight  int
 	newcomers line // first requests that wait for their turn
 	due       line // renewals that do
-	renewal   bool // whose turn it is, if both wait
+	rejected  line // and those for tokens that upstreams refuse
+	turn      int  // whose it is, if more than one waits
 	outage    outage
 }
 
@@ -70,7 +74,8 @@ func NewTable(policy Policy, limits Limits, scheduler *Scheduler, observer Obser
 	return &Table{
 		policy: policy, limits: limits, scheduler: scheduler, observer: observer,
 		random: defaultRandom, seed: maphash.MakeSeed(),
-		rate: newRate(limits.MaxNew), refused: newRefusals(limits.MaxTokens),
+		rate: newRate(limits.MaxNew), again: newRate(limits.MaxNew),
+		refused: newMemory[*oauth.Failure](limits.MaxTokens), spacings: newMemory[rejection](limits.MaxTokens),
 	}
 }
 
@@ -107,12 +112,12 @@ func (t *Table) Wait(ctx context.Context, key Key, most time.Duration, requester
 	case <-f.done:
 		return f.token, f.err
 	case <-ctx.Done():
-		err = ctx.Err()
+		t.leave(f)
+		return nil, ctx.Err()
 	case <-timer.C:
-		err = &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
+		t.leave(f)
+		return t.outwait(f.entry)
 	}
-	t.leave(f)
-	return nil, err
 }
 
 // join finds the request that a caller is to wait for, or makes one.
@@ -157,6 +162,7 @@ func (t *Table) leave(f *fetch) {
 func (t *Table) insert(key Key, r Requester, at instant) *entry {
 	e := &entry{table: t, key: key, requester: r, next: at}
 	e.fetch = &fetch{entry: e, first: true, stage: queued}
+	e.recall(at)
 	t.newcomers.push(e.fetch)
 	t.entries++
 	t.put(e)
@@ -167,6 +173,7 @@ func (t *Table) insert(key Key, r Requester, at instant) *entry {
 func (t *Table) remove(e *entry) {
 	e.next = never
 	e.hold(nil)
+	e.remember(now())
 	t.scheduler.remove(e)
 	t.entries--
 	t.take(e)
@@ -188,7 +195,7 @@ func (t *Table) Close() {
 			e.fetch.settle(nil, ErrClosed)
 		}
 	}
-	t.newcomers, t.due, t.outage = line{}, line{}, outage{}
+	t.newcomers, t.due, t.rejected, t.outage = line{}, line{}, line{}, outage{}
 }
 
 // TableSnapshot is what a table knows of itself at one moment.

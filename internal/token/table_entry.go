@@ -19,9 +19,10 @@ type entry struct {
 	// under the table's lock
 	key       Key
 	requester Requester
-	fetch     *fetch  // the next request, nil if there is nothing to say of it
-	next      instant // when it is due; never, once the entry is removed
-	beside    *entry  // in the same chain, under the shard's lock
+	fetch     *fetch     // the next request, nil if there is nothing to say of it
+	next      instant    // when it is due; never, once the entry is removed
+	suspicion *suspicion // nil while upstreams take its tokens
+	beside    *entry     // in the same chain, under the shard's lock
 }
 
 // markEvery is how often a use is written down at most.
@@ -31,10 +32,12 @@ const markEvery = time.Second
 type fetch struct {
 	entry    *entry
 	first    bool
+	rejected bool // an upstream caused it
 	stage    stage
 	probe    bool           // of a server that failed
 	failures int            // in a row, of this value, before
 	failure  *oauth.Failure // the last of them
+	floor    instant        // its Retry-After
 	waiters  int
 	cancel   context.CancelCauseFunc
 
@@ -69,7 +72,11 @@ func (e *entry) idle(at instant) bool {
 
 // hold replaces the token, nil for none.
 func (e *entry) hold(t *Token) {
-	if old := e.held.p.Swap(t); (old == nil) != (t == nil) {
+	old := e.newest()
+	if s := e.suspicion; s != nil {
+		s.withheld, s.token = false, nil
+	}
+	if e.held.p.Store(t); (old == nil) != (t == nil) {
 		if t != nil {
 			e.table.tokens++
 		} else {
@@ -109,11 +116,13 @@ func (e *entry) wake() {
 	at := now()
 	e.catchUp(at)
 	if at >= e.next && e.resting() {
+		e.acceptedSoFar()
 		if !e.queue(at) {
 			return
 		}
 		t.dispatch(at)
 	}
+	e.fulfil(at)
 	e.reschedule()
 }
 
@@ -124,7 +133,7 @@ func (e *entry) queue(at instant) bool {
 	case e.idle(at):
 		t.remove(e)
 		return false
-	case e.held.p.Load() == nil && t.outage.active(at):
+	case e.newest() == nil && t.outage.active(at):
 		t.turnAway(e)
 		return false
 	case e.fetch == nil:
@@ -140,8 +149,11 @@ func (e *entry) reschedule() {
 	at := never
 	if e.resting() {
 		at = e.next
+		if s := e.suspicion; s != nil && s.wish > 0 {
+			at = min(at, s.wish)
+		}
 	}
-	if t := e.held.p.Load(); t != nil {
+	if t := e.newest(); t != nil {
 		at = min(at, t.until)
 	}
 	if at != never {
@@ -152,23 +164,35 @@ func (e *entry) reschedule() {
 // catchUp drops a token that is no longer used. The value keeps its place only
 // if another token is on its way.
 func (e *entry) catchUp(at instant) {
-	tok := e.held.p.Load()
+	tok := e.newest()
 	if tok == nil || at < tok.until {
 		return
 	}
 	t := e.table
-	unused := t.limits.OnDemand || e.idle(at)
-	failure, failures := t.outage.failure, t.outage.failures
-	if failure == nil && e.fetch != nil {
-		failure, failures = e.fetch.failure, e.fetch.failures
-	}
-	if !unused {
+	unused := e.idle(at)
+	failure, failures := e.failing()
+	if t.limits.OnDemand {
+		e.acceptedSoFar()
+		unused = unused || e.resting()
+	} else if !unused {
 		t.observer.Expired(e.snapshot(failure, failures))
 	}
 	e.hold(nil)
 	if (unused || failure != nil) && !e.asking() {
-		t.remove(e) // nobody waits: there was a token until now
+		t.remove(e)
+		if e.fetch != nil { // nobody waits but for another token: there was one until now
+			e.fetch.settle(nil, failure)
+		}
 	}
+}
+
+// failing is what keeps the next token from coming, nil for nothing.
+func (e *entry) failing() (*oauth.Failure, int) {
+	o := &e.table.outage
+	if o.failure == nil && e.fetch != nil {
+		return e.fetch.failure, e.fetch.failures
+	}
+	return o.failure, o.failures
 }
 
 func (e *entry) gone() bool { return e.next == never }
@@ -184,13 +208,11 @@ func (e *entry) clockMoved(slept time.Duration) {
 	t := e.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tok := e.held.p.Load()
-	if tok == nil {
+	if e.newest() == nil {
 		return
 	}
 	if slept > 0 {
-		tok = tok.earlier(slept)
-		e.hold(tok)
+		e.amend(e.newest().earlier(slept))
 	}
 	if !t.limits.OnDemand && (e.fetch == nil || slept > 0) {
 		e.next = min(e.next, now())
@@ -201,7 +223,8 @@ func (e *entry) clockMoved(slept time.Duration) {
 // snapshot is what an Observer is told of one value.
 func (e *entry) snapshot(failure *oauth.Failure, failures int) Snapshot {
 	snap := Snapshot{Next: e.next.wall(), Failure: failure, Failures: failures}
-	if tok := e.held.p.Load(); tok != nil {
+	snap.Suspect = e.suspicion != nil && e.suspicion.suspect
+	if tok := e.newest(); tok != nil {
 		snap.Obtained = tok.sent.add(tok.took).wall()
 		snap.tell(tok, true)
 	}

@@ -3,8 +3,6 @@ package token
 import (
 	"slices"
 	"time"
-
-	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
 
 // admit tells why a new value may not be asked for; or makes room for it.
@@ -85,42 +83,50 @@ func (r *rate) next(at instant) time.Duration {
 	return r.taken[0].add(r.span).sub(at)
 }
 
-// refusals remember for which values no token was given.
-type refusals struct {
+// memory is what is known of values that have no place: for which ones no
+// token was given, and whose tokens upstreams refused.
+type memory[T any] struct {
 	most  int
-	by    map[Key]refusal
-	order []refusal // oldest first
+	by    map[Key]memo[T]
+	order []memo[T] // oldest first
 }
 
-type refusal struct {
-	key     Key
-	until   instant
-	failure *oauth.Failure
+type memo[T any] struct {
+	key   Key
+	until instant
+	what  T
 }
 
-func newRefusals(most int) refusals { return refusals{most: most, by: make(map[Key]refusal)} }
+func newMemory[T any](most int) memory[T] { return memory[T]{most: most, by: make(map[Key]memo[T])} }
 
-// find is the failure that is remembered for a value, nil for none.
-func (r *refusals) find(key Key, at instant) *oauth.Failure {
-	if known, ok := r.by[key]; ok && at < known.until {
-		return known.failure
+// find is what is remembered of a value, the zero T for nothing.
+func (m *memory[T]) find(key Key, at instant) (what T) {
+	if known, ok := m.by[key]; ok && at < known.until {
+		what = known.what
 	}
-	return nil
+	return what
 }
 
-// add remembers one. Those that are past go, and the oldest if there are too
-// many.
-func (r *refusals) add(added refusal, at instant) {
-	for len(r.order) > 0 && (at >= r.order[0].until || len(r.order) >= r.most) {
-		oldest := r.order[0]
-		r.order[0] = refusal{}
-		r.order = r.order[1:]
-		if r.by[oldest.key].until == oldest.until { // else it was refused again since
-			delete(r.by, oldest.key)
+// take is find, and forgets it.
+func (m *memory[T]) take(key Key, at instant) T {
+	what := m.find(key, at)
+	delete(m.by, key)
+	return what
+}
+
+// add remembers something. What is past goes, and the oldest if there is too
+// much.
+func (m *memory[T]) add(added memo[T], at instant) {
+	for len(m.order) > 0 && (at >= m.order[0].until || len(m.order) >= m.most) {
+		oldest := m.order[0]
+		m.order[0] = memo[T]{}
+		m.order = m.order[1:]
+		if m.by[oldest.key].until == oldest.until { // else there is something newer
+			delete(m.by, oldest.key)
 		}
 	}
-	r.by[added.key] = added
-	r.order = append(r.order, added)
+	m.by[added.key] = added
+	m.order = append(m.order, added)
 }
 
 // line is those who wait for their turn, first come first served.

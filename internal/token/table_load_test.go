@@ -215,7 +215,11 @@ func TestTableRaces(t *testing.T) {
 						t.Error("neither a token nor an error")
 					}
 					tab.Token(key)
+					again := func() Requester { return source }
 					switch {
+					case tok != nil && i%3 == 0:
+						tab.Reject(key, tok, i%2 == 0, again)
+						tab.Other(ctx, key, tok, time.Duration(i%3)*time.Millisecond)
 					case i%50 == 0:
 						tab.Snapshot()
 					case i%97 == 0:

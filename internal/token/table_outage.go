@@ -58,13 +58,20 @@ func (t *Table) suffer(failure *oauth.Failure, r Requester, sent, at instant) {
 	}
 	kept := line{}
 	for f := t.due.pop(); f != nil; f = t.due.pop() {
-		if f.entry.held.p.Load() == nil {
+		if f.entry.newest() == nil {
 			t.turnAway(f.entry)
 			continue
 		}
 		kept.push(f)
 	}
 	t.due = kept
+	for f := t.rejected.pop(); f != nil; f = t.rejected.pop() {
+		if f.entry.newest() == nil {
+			t.turnAway(f.entry)
+			continue
+		}
+		f.entry.putOff()
+	}
 }
 
 // turnAway has those who wait for a value share the failure of another.

@@ -321,7 +321,9 @@ type hangingFiles struct {
 	release chan struct{}
 }
 
-func (*hangingFiles) Request(context.Context, Occasion) (*oauth.Response, error) { return nil, &refused }
+func (*hangingFiles) Request(context.Context, Occasion) (*oauth.Response, error) {
+	return nil, &refused
+}
 
 func (h *hangingFiles) Stale() bool {
 	h.looks.Add(1)

@@ -10,22 +10,14 @@ import (
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
 
-// dispatch makes the requests that may be made now. First ones and renewals
-// take turns, so that neither has to wait for all of the others.
+// dispatch makes the requests that may be made now. The lines take turns, so
+// that none has to wait for all of another.
 func (t *Table) dispatch(at instant) {
 	for t.inFlight < t.limits.InFlight && t.outage.allows(at) {
-		lines := [2]*line{&t.newcomers, &t.due}
-		if t.renewal {
-			lines[0], lines[1] = lines[1], lines[0]
-		}
-		f := lines[0].pop()
-		if f == nil {
-			f = lines[1].pop()
-		}
+		f := t.first()
 		if f == nil {
 			break
 		}
-		t.renewal = f.first
 		t.begin(f, at)
 	}
 	if t.outage.active(at) {
@@ -33,10 +25,27 @@ func (t *Table) dispatch(at instant) {
 	}
 }
 
+// first takes out whose turn it is, nil if nobody waits.
+func (t *Table) first() *fetch {
+	lines := [...]*line{&t.newcomers, &t.due, &t.rejected}
+	for range lines {
+		l := lines[t.turn]
+		t.turn = (t.turn + 1) % len(lines)
+		if f := l.pop(); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
 // begin makes a request.
 func (t *Table) begin(f *fetch, at instant) {
-	if f.first {
+	switch e := f.entry; {
+	case f.first:
 		t.rate.take(at)
+	case f.rejected:
+		t.again.take(at)
+		e.suspicion.spaceOut(at)
 	}
 	t.inFlight++
 	f.stage = begun
@@ -44,13 +53,13 @@ func (t *Table) begin(f *fetch, at instant) {
 	t.outage.probing = f.probe
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f.cancel = cancel
-	go t.run(ctx, f, f.entry.requester)
+	go t.run(ctx, f, f.entry.requester, f.entry.occasion(f.reason(), at))
 }
 
 // run makes one request, in a context of its own.
-func (t *Table) run(ctx context.Context, f *fetch, r Requester) {
+func (t *Table) run(ctx context.Context, f *fetch, r Requester, on Occasion) {
 	defer f.cancel(nil)
-	res, sent, arrived, err := t.scheduler.ask(ctx, r, Occasion{Reason: f.reason(), Limit: t.policy.Timeout, Held: f.entry.held.load()})
+	res, sent, arrived, err := t.scheduler.ask(ctx, r, on)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,10 +76,22 @@ func (t *Table) run(ctx context.Context, f *fetch, r Requester) {
 
 // reason is what caused the request.
 func (f *fetch) reason() Reason {
-	if f.first {
+	switch {
+	case f.first:
 		return Demand
+	case f.rejected:
+		return Rejected
 	}
 	return Scheduled
+}
+
+// occasion is what is known of the value when its request is begun.
+func (e *entry) occasion(reason Reason, at instant) Occasion {
+	on := Occasion{Reason: reason, Limit: e.table.policy.Timeout, Held: e.current(at)}
+	if s := e.suspicion; s != nil {
+		on.Suspect, s.spared = s.suspect, false
+	}
+	return on
 }
 
 // finish takes in what came of a request.
@@ -91,14 +112,19 @@ func (t *Table) finish(f *fetch, res *oauth.Response, err error, sent, arrived i
 		attempt.Snapshot = e.fail(failure, sent, arrived)
 	}
 	t.observer.Attempted(attempt)
-	f.settle(e.held.p.Load(), err)
+	e.giveBack()
+	tok := e.held.p.Load()
+	if err != nil && tok.valid() {
+		err = nil // who waited for another one gets this
+	}
+	f.settle(tok, err)
 	e.reschedule()
 }
 
 // succeed publishes what came, unless it is of no use.
 func (e *entry) succeed(res *oauth.Response, sent, arrived instant) (same bool, err error) {
 	t := e.table
-	before := e.held.p.Load()
+	before := e.newest()
 	tok, due := t.policy.take(res, before, sent, arrived, t.random)
 	same = before != nil && before.Value == tok.Value
 	if t.limits.OnDemand {
@@ -111,10 +137,16 @@ func (e *entry) succeed(res *oauth.Response, sent, arrived instant) (same bool, 
 	tok.granted = t.shared(tok.granted)
 	e.hold(tok)
 	e.next = due
-	if t.limits.OnDemand {
-		e.requester = nil // it may hold the client's own token
-	}
+	e.trust(same)
+	e.giveUpRequester()
 	return same, nil
+}
+
+// giveUpRequester drops what may hold the client's own token.
+func (e *entry) giveUpRequester() {
+	if e.table.limits.OnDemand {
+		e.requester = nil
+	}
 }
 
 // shared has the tokens of one credential, which are mostly granted the same,
@@ -134,23 +166,28 @@ const glitch = time.Second
 // fail notes a failure. A value without a token loses its place.
 func (e *entry) fail(failure *oauth.Failure, sent, at instant) Snapshot {
 	t := e.table
-	held, failures := e.held.p.Load() != nil, e.fetch.failures+1
+	held, failures := e.newest(), e.fetch.failures+1
 	if t.concernsAll(failure) {
 		t.suffer(failure, e.requester, sent, at)
 		e.next, failures = t.outage.until, t.outage.failures
 	} else {
-		e.next = at.add(max(t.pause(failure, failures, held), retryAfter(failure.RetryAfter, t.random)))
-		if held {
-			e.fetch = &fetch{entry: e, failures: failures, failure: failure}
+		floor := at.add(retryAfter(failure.RetryAfter, t.random))
+		e.next = max(at.add(t.pause(failure, failures, held != nil)), floor)
+		if held != nil {
+			e.fetch = &fetch{entry: e, failures: failures, failure: failure, floor: floor}
 		} else {
-			t.refused.add(refusal{e.key, e.next, failure}, at)
+			t.refused.add(memo[*oauth.Failure]{e.key, e.next, failure}, at)
 		}
 		if answered(failure) {
 			t.outage.over(sent)
 		}
 	}
+	if t.limits.OnDemand && held != nil {
+		e.next = held.until // it is not tried again without a client's own
+		e.giveUpRequester()
+	}
 	snap := e.snapshot(failure, failures)
-	if !held {
+	if held == nil {
 		t.remove(e)
 	}
 	return snap

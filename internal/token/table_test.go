@@ -866,7 +866,8 @@ func TestTableClosed(t *testing.T) {
 // TestRefusals: what is remembered is bounded, whatever the order of the ends.
 func TestRefusals(t *testing.T) {
 	f := func(n int) *oauth.Failure { return &oauth.Failure{Status: n} }
-	r := newRefusals(3)
+	type refusal = memo[*oauth.Failure]
+	r := newMemory[*oauth.Failure](3)
 	for i := range 100 {
 		r.add(refusal{numbered(i), instant(1000 + i), f(i)}, 0)
 	}
@@ -878,7 +879,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("%d remembered once the others are past", len(r.by))
 	}
 
-	r = newRefusals(3)
+	r = newMemory[*oauth.Failure](3)
 	r.add(refusal{numbered(1), 3000, f(1)}, 0)
 	r.add(refusal{numbered(2), 10, f(2)}, 0) // behind one that lasts
 	r.add(refusal{numbered(2), 5000, f(3)}, 20)
