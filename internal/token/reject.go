@@ -19,6 +19,9 @@ type rejection struct {
 	withheld bool          // and is kept from new requests, while a refresh is under way
 	spacing  time.Duration // behind the last refresh so caused; 0 while tokens are accepted
 	spaced   instant       // none so caused before
+	// spared: who waited for the request under way has lost patience, and the
+	// token is not withheld once more while that one lasts.
+	spared bool
 }
 
 // Reject notes that an upstream refused a token, and asks for another one.
@@ -50,7 +53,7 @@ func (s *Source) Reject(t *Token, invalid bool) bool {
 		}
 		s.request(Rejected)
 	}
-	if invalid && s.inFlight != nil {
+	if invalid && s.inFlight != nil && !s.spared {
 		s.withheld = true
 		s.held.p.Store(nil)
 	}
@@ -84,9 +87,9 @@ func (s *Source) Other(ctx context.Context, t *Token, most time.Duration) *Token
 }
 
 // space has the next refresh so caused wait, twice as long each time.
-func (s *Source) space() {
-	s.spacing = min(max(2*s.spacing, firstSpacing), mostSpacing)
-	s.spaced = now().add(s.spacing)
+func (r *rejection) space(at instant) {
+	r.spacing = min(max(2*r.spacing, firstSpacing), mostSpacing)
+	r.spaced = at.add(r.spacing)
 }
 
 // acceptedSoFar ends the spacing once a token has lived to its due point

@@ -95,6 +95,30 @@ func TestRejectInvalid(t *testing.T) {
 	}
 }
 
+// TestRejectSpared: who has lost patience once is not made to wait for the same
+// request again.
+func TestRejectSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour)}
+		s, _ := start(t, srv, 0)
+		pass(time.Minute)
+		srv.set(func() { srv.delay = 8 * time.Second })
+		old := s.Token()
+		s.Reject(old, true)
+		if tok, err := s.Wait(t.Context(), time.Second); err != nil || tok != old {
+			t.Fatalf("got %+v, %v", tok, err)
+		}
+		if !s.Reject(old, true) || s.Token() != old {
+			t.Error("it is withheld once more")
+		}
+		pass(time.Minute)
+		srv.set(func() { srv.delay = time.Second })
+		if tok := s.Token(); !s.Reject(tok, true) || s.Token() != nil {
+			t.Error("the next one is not withheld")
+		}
+	})
+}
+
 // TestRejectSpaced: an upstream that refuses whatever it is given does not churn
 // tokens.
 func TestRejectSpaced(t *testing.T) {

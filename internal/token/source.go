@@ -172,10 +172,10 @@ func (s *Source) request(reason Reason) {
 		return
 	}
 	if reason == Rejected {
-		s.space()
+		s.space(now())
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s.waited = make(chan struct{})
+	s.waited, s.spared = make(chan struct{}), false
 	s.inFlight, s.next, s.cause = cancel, now(), Scheduled
 	go s.run(ctx, cancel, s.requester, Occasion{Reason: reason, Limit: s.policy.Timeout, Held: s.current(), Suspect: s.suspect, Waited: s.waited})
 	s.reschedule()

@@ -12,9 +12,6 @@ import (
 type suspicion struct {
 	rejection
 	token *Token // the one that is withheld
-	// spared: who waited for the request under way has lost patience, and the
-	// token is not withheld once more while that one lasts.
-	spared bool
 	// wish is when another token is asked for because of it, 0 for not at all;
 	// the value is due when it is, whatever comes of that.
 	wish instant
@@ -212,12 +209,6 @@ func (e *entry) putOff() {
 // underWay tells whether a token request is, or only waits for its turn.
 func (e *entry) underWay(at instant) bool {
 	return e.asking() || e.fetch != nil && e.fetch.stage == queued && !e.table.outage.active(at)
-}
-
-// spaceOut has the next refresh so caused wait, twice as long each time.
-func (s *suspicion) spaceOut(at instant) {
-	s.spacing = min(max(2*s.spacing, firstSpacing), mostSpacing)
-	s.spaced = at.add(s.spacing)
 }
 
 // trust is for a token that has come: another one is not suspect.

@@ -45,7 +45,7 @@ func (t *Table) begin(f *fetch, at instant) {
 		t.rate.take(at)
 	case f.rejected:
 		t.again.take(at)
-		e.suspicion.spaceOut(at)
+		e.suspicion.space(at)
 	}
 	t.inFlight++
 	f.stage = begun

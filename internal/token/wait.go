@@ -74,6 +74,7 @@ func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 func (s *Source) outwait() (*Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.spared = true
 	s.giveBack()
 	if t := s.held.load(); t != nil {
 		return t, nil
