@@ -35,7 +35,7 @@ func run(m *testing.M) int {
 		}
 	}
 	code := m.Run()
-	if testing.Verbose() {
+	if testing.Verbose() && code == 0 { // else what failed is the last that is said
 		results.print(os.Stdout)
 	}
 	if file := os.Getenv("INTEROP_TABLE"); file != "" {

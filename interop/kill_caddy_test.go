@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,23 +32,29 @@ const mortalCaddyfile = `{
 	upstream_auth {
 		credential crm {
 			token_url %[2]s/token
+			refresh_at %[5]s
 			grant refresh_token {file.%[1]s/initial}
 			client_id basic
 			client_auth client_secret_basic {env.SECRET}
+			param life {env.LIFE}
 		}
 	}
 }
 
 http://handler {
 	bind unix/%[1]s/handler.sock
-	upstream_auth crm
+	upstream_auth crm {
+		wait 1m
+	}
 	reverse_proxy %[3]s
 }
 
 http://transport {
 	bind unix/%[1]s/transport.sock
 	reverse_proxy %[3]s {
-		transport upstream_auth crm
+		transport upstream_auth crm {
+			wait 1m
+		}
 	}
 }
 `
@@ -76,7 +83,7 @@ type sample struct {
 }
 
 // newMortal makes one that is not started.
-func newMortal(t *testing.T, w *witness, initial string) *mortal {
+func newMortal(t *testing.T, w *witness, initial, refreshAt string) *mortal {
 	t.Helper()
 	// a unix socket's path has about 100 characters
 	dir, err := os.MkdirTemp("", "interop") //nolint:usetesting // t.TempDir is too long
@@ -89,7 +96,7 @@ func newMortal(t *testing.T, w *witness, initial string) *mortal {
 	if err := os.Mkdir(m.storage, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf(mortalCaddyfile, dir, w.token.URL, w.upstream.Listener.Addr(), killGrace)
+	text := fmt.Sprintf(mortalCaddyfile, dir, w.token.URL, w.upstream.Listener.Addr(), killGrace, refreshAt)
 	if err := os.WriteFile(filepath.Join(dir, "Caddyfile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +138,8 @@ func (m *mortal) live(t *testing.T) {
 	t.Helper()
 	args := append(slices.Clip(m.runner), binary, "run", "--config", filepath.Join(m.dir, "Caddyfile"))
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "XDG_DATA_HOME="+m.dir, "SECRET=secret-of-basic")
+	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "XDG_DATA_HOME="+m.dir,
+		"SECRET=secret-of-basic", "LIFE="+strconv.Itoa(len(m.all)+1))
 	m.process = start(t, "caddy", cmd)
 	m.all = append(m.all, m.process)
 }
@@ -141,6 +149,7 @@ func (m *mortal) die(t *testing.T, signal os.Signal) span {
 	t.Helper()
 	from := time.Now()
 	m.stop(t, signal)
+	m.witness.bury(len(m.all))
 	to := time.Now()
 	m.client.CloseIdleConnections()
 	return span{from, to}
@@ -155,6 +164,7 @@ func (m *mortal) get(ctx context.Context, way string) (sample, error) {
 	if err != nil {
 		return s, err
 	}
+	req.Header.Set(beganHeader, stamp(s.began))
 	resp, err := m.client.Do(req)
 	s.ended = time.Now()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,10 +28,12 @@ type witness struct {
 	behind   string        // the server's token endpoint
 	there    time.Duration // a token request's way to the server
 	back     time.Duration // and that of the answer
+	turn     sync.Mutex    // held by the one request that the server has
 
 	mu      sync.Mutex
 	grown   chan struct{} // closed, and replaced, when a token request has come
 	gate    chan struct{} // answers are kept back until it is closed; nil lets them pass
+	dead    int           // the last life of Caddy that has ended, of those from 1 on
 	spends  []*spend
 	tokens  map[string]*spend // by access token
 	secrets []string          // refresh tokens, which no log may show
@@ -40,33 +43,42 @@ type witness struct {
 // spend is one refresh, of which the tokens are told by their hashes.
 type spend struct {
 	spent, next string
+	life        int    // of the Caddy that asks
 	status      int    // 0 where the server's answer was not read
 	code        string // of what was refused
 	ttl         time.Duration
 
 	begun, passed, read, answered time.Time // zero for what did not happen
-	over                          bool      // answered, or its client has gone
+	over                          bool      // its client has what it will ever get
 	used                          bool      // the upstream got the access token
 }
 
 func (s *spend) granted() bool { return s.next != "" }
 
+// underWay: its client waits, and nothing has been sent to it.
+func (s *spend) underWay() bool { return !s.over && s.answered.IsZero() }
+
 func startWitness(t *testing.T, tokenURL string, there, back time.Duration) *witness {
 	t.Helper()
 	w := &witness{
-		way: &http.Transport{}, behind: tokenURL, there: there, back: back,
+		// a connection that the server closes at that moment would lose a request
+		way: &http.Transport{DisableKeepAlives: true}, behind: tokenURL, there: there, back: back,
 		grown: make(chan struct{}), tokens: make(map[string]*spend),
 	}
-	w.token = httptest.NewServer(http.HandlerFunc(w.serveToken))
+	w.token = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.serveToken(t.Context(), rw, r)
+	}))
 	w.upstream = httptest.NewServer(http.HandlerFunc(w.serveUpstream))
 	t.Cleanup(w.token.Close)
 	t.Cleanup(w.upstream.Close)
 	return w
 }
 
-// serveToken passes a request on, unless its client has gone by then, and goes
-// away when the client does.
-func (w *witness) serveToken(rw http.ResponseWriter, r *http.Request) {
+// serveToken passes a request on, unless its client has gone by then. What has
+// been passed on is answered, whoever waits for it, before the next one is: a
+// server that took a request of a client that was killed after one of the next
+// life would see a spent refresh token come again, and end the chain.
+func (w *witness) serveToken(ctx context.Context, rw http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -75,11 +87,40 @@ func (w *witness) serveToken(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	s := w.begin(form.Get("refresh_token"))
+	life, err := strconv.Atoi(form.Get("life"))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	form.Del("life") // which is for the witness alone
+	body = []byte(form.Encode())
+	s := w.begin(form.Get("refresh_token"), life)
 	defer w.note(func() { s.over = true })
 	travel(r.Context(), w.there)
-	w.note(func() { s.passed = time.Now() })
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, w.behind, bytes.NewReader(body))
+	header, text := w.pass(ctx, r, s, body)
+	travel(r.Context(), w.back)
+	for gate := w.answer(s); gate != nil; gate = w.answer(s) {
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
+	maps.Copy(rw.Header(), header)
+	rw.WriteHeader(s.status)
+	_, _ = rw.Write(text) // whether it arrives is what the tests are about
+}
+
+// pass has the server answer one request.
+func (w *witness) pass(ctx context.Context, r *http.Request, s *spend, body []byte) (http.Header, []byte) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	w.note(func() {
+		if s.over {
+			panic(http.ErrAbortHandler)
+		}
+		s.passed = time.Now()
+	})
+	req, err := http.NewRequestWithContext(ctx, r.Method, w.behind, bytes.NewReader(body))
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -94,17 +135,32 @@ func (w *witness) serveToken(rw http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.keep(s, resp.StatusCode, text)
+	return resp.Header, text
+}
 
-	travel(r.Context(), w.back)
-	select {
-	case <-w.opening():
-	case <-r.Context().Done():
+// answer notes that an answer goes to its client, unless that has gone or the
+// answer is kept back: until the gate that it returns is open.
+func (w *witness) answer(s *spend) (gate <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case s.over:
 		panic(http.ErrAbortHandler)
+	case w.gate != nil:
+		return w.gate
 	}
-	w.note(func() { s.answered = time.Now() })
-	maps.Copy(rw.Header(), resp.Header)
-	rw.WriteHeader(resp.StatusCode)
-	_, _ = rw.Write(text) // whether it arrives is what the tests are about
+	s.answered = time.Now()
+	return nil
+}
+
+// bury notes that a life of Caddy has ended. What it has sent may come later.
+func (w *witness) bury(life int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dead = life
+	for _, s := range w.spends {
+		s.over = true
+	}
 }
 
 // travel takes a time, and ends a request whose client has gone by then.
@@ -122,10 +178,10 @@ func (w *witness) note(of func()) {
 	of()
 }
 
-func (w *witness) begin(refreshToken string) *spend {
+func (w *witness) begin(refreshToken string, life int) *spend {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &spend{spent: fingerprint(refreshToken), begun: time.Now()}
+	s := &spend{spent: fingerprint(refreshToken), life: life, begun: time.Now(), over: life <= w.dead}
 	w.spends = append(w.spends, s)
 	w.secrets = append(w.secrets, refreshToken)
 	close(w.grown)
@@ -153,36 +209,42 @@ func (w *witness) hold() (release func()) {
 	gate := make(chan struct{})
 	w.note(func() { w.gate = gate })
 	return sync.OnceFunc(func() {
-		w.note(func() { w.gate = nil })
+		w.note(func() {
+			if w.gate == gate {
+				w.gate = nil
+			}
+		})
 		close(gate)
 	})
 }
 
-var open = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
+// beganHeader tells when a request began. A token that had ended by then must
+// not be on it; one that ends on the way is nobody's fault.
+const beganHeader = "Interop-Began"
 
-func (w *witness) opening() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.gate == nil {
-		return open
-	}
-	return w.gate
+// epoch is what those times are counted from, on a clock that nobody sets.
+var epoch = time.Now()
+
+func stamp(at time.Time) string { return at.Sub(epoch).String() }
+
+func stamped(h http.Header) (time.Time, error) {
+	since, err := time.ParseDuration(h.Get(beganHeader))
+	return epoch.Add(since), err
 }
 
 // serveUpstream takes the tokens that the server gave, until they end.
 func (w *witness) serveUpstream(rw http.ResponseWriter, r *http.Request) {
 	bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	at, err := stamped(r.Header)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.tokens[bearer]
 	switch {
 	case s == nil:
 		w.strange = append(w.strange, "a token that the server did not give, or none")
-	case time.Now().After(s.read.Add(s.ttl)):
+	case err != nil:
+		w.strange = append(w.strange, err.Error())
+	case at.After(s.read.Add(s.ttl)):
 		w.strange = append(w.strange, "a token that had ended")
 	default:
 		s.used = true
@@ -193,10 +255,14 @@ func (w *witness) serveUpstream(rw http.ResponseWriter, r *http.Request) {
 	http.Error(rw, "that token is no good", http.StatusUnauthorized)
 }
 
-// next waits for a token request that begins after the call.
+// next is the token request that is under way, or else the one that comes.
 func (w *witness) next(ctx context.Context) (*spend, error) {
 	w.mu.Lock()
 	grown := w.grown
+	if n := len(w.spends); n > 0 && w.spends[n-1].underWay() {
+		defer w.mu.Unlock()
+		return w.spends[n-1], nil
+	}
 	w.mu.Unlock()
 	select {
 	case <-grown:
@@ -241,7 +307,20 @@ func (w *witness) refusal() spend {
 // inFlight tells whether a token request is under way.
 func (w *witness) inFlight() bool {
 	s, n := w.last()
-	return n > 0 && !s.over
+	return n > 0 && s.underWay()
+}
+
+// answers are how many tokens the server gave, and how often it refused one.
+func (w *witness) answers() (granted, refused int) {
+	for _, s := range w.seen() {
+		switch {
+		case s.granted():
+			granted++
+		case s.code != "":
+			refused++
+		}
+	}
+	return granted, refused
 }
 
 // told returns what no log may show, and what the upstream should not have got.

@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
+// Past these something hangs, however slow the machine is.
 const (
-	startDeadline = 30 * time.Second
-	stopDeadline  = 15 * time.Second
+	startDeadline = time.Minute
+	stopDeadline  = time.Minute
 )
 
 // process is a program that a test started, and all that it printed.
