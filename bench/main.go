@@ -37,6 +37,8 @@ var scenarios = []struct {
 	{"refresh", "short tokens, renewed under load", refresh},
 	{"reload", "20 reloads under load", reload},
 	{"tenants", "a flood of distinct values on a template, while one of them is in regular use", flood},
+	{"cliff", "short tokens, renewed under a heavy load, beside other proxies", cliff},
+	{"outage", "the token endpoint fails while a token is held and after, beside other proxies", outage},
 }
 
 func main() {

@@ -92,6 +92,7 @@ type Source struct {
 	inFlight  context.CancelCauseFunc // ends the request under way; nil if there is none
 	settled   chan struct{}           // closed when a request ends, then replaced
 	waited    chan struct{}           // closed when somebody waits for it, then nil
+	vain      time.Duration           // the longest that somebody has waited since the last success
 	last      *Token                  // the newest token, even if it has expired
 	lapsed    bool                    // its expiry has been told
 	looking   bool                    // at the files
@@ -228,7 +229,7 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 	s.held.p.Store(t)
 	s.last, s.lapsed = t, false
 	s.suspect, s.withheld = s.suspect && same, false
-	s.failures, s.failure, s.floor = 0, nil, 0
+	s.failures, s.failure, s.floor, s.vain = 0, nil, 0, 0
 	s.next, s.planned = due, due
 	s.obtained = time.Now()
 	return same, nil

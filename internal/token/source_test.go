@@ -296,6 +296,35 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
+// TestWaitInVain: where one has waited as long for a server that hangs, those
+// who come after do not, until a token comes.
+func TestWaitInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &server{answer: lives(time.Hour), delay: 8 * time.Second}
+		s, _ := start(t, srv, 0)
+		wait := func(most time.Duration) time.Duration {
+			began := time.Now()
+			_, err := s.Wait(t.Context(), most)
+			if f, ok := errors.AsType[*oauth.Failure](err); !ok || f.Kind != oauth.Unreachable {
+				t.Errorf("got %v", err)
+			}
+			return time.Since(began)
+		}
+		if took := wait(time.Second); took != time.Second {
+			t.Errorf("the first waited %v", took)
+		}
+		if took := wait(time.Second); took != 0 {
+			t.Errorf("the second waited %v", took)
+		}
+		if took := wait(3 * time.Second); took != 3*time.Second {
+			t.Errorf("one with more patience waited %v", took)
+		}
+		if tok, err := s.Wait(t.Context(), 10*time.Second); err != nil || tok.Value != "tok-1" {
+			t.Errorf("got %v, %v", tok, err)
+		}
+	})
+}
+
 func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := &server{answer: lives(time.Hour), delay: time.Hour}

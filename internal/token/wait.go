@@ -13,15 +13,15 @@ var errPending = errors.New("the first answer is still awaited")
 
 // Wait returns a valid token, waiting for one at most that long. It waits
 // through a first failure to reach the server, unless the next request is due
-// too late for it, and fails at once from the second in a row on and after any
-// other failure. The error is an
-// *oauth.Failure, ErrClosed, or the context's. Leaving does not end the
-// request under way for the others.
+// too late for it, and fails at once from the second in a row on, after any other
+// failure, and where another has waited as long in vain: a server that hangs is
+// not waited for by everybody. The error is an *oauth.Failure, ErrClosed, or the
+// context's. Leaving does not end the request under way for the others.
 func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 	var timeout <-chan time.Time
 	deadline := now().add(most)
 	for {
-		t, settled, err := s.poll(deadline)
+		t, settled, err := s.poll(deadline, most)
 		if t != nil || err != nil {
 			return t, err
 		}
@@ -35,7 +35,7 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-timeout:
-			return s.outwait()
+			return s.outwait(most)
 		}
 	}
 }
@@ -43,7 +43,7 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 // poll is one look at the state by a caller that has no token and waits until
 // a deadline. It starts a request if none is under way and none is being held
 // back, as by a Retry-After.
-func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
+func (s *Source) poll(deadline instant, most time.Duration) (*Token, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.held.load(); t != nil {
@@ -54,6 +54,8 @@ func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 		return nil, nil, ErrClosed
 	case s.withheld:
 		return nil, s.settled, nil
+	case s.vain > 0 && most <= s.vain:
+		return nil, nil, s.pending()
 	case s.failure != nil && (s.failures > 1 || s.failure.Kind != oauth.Unreachable):
 		return nil, nil, s.failure
 	case s.failure != nil && s.inFlight == nil && s.next > deadline:
@@ -71,7 +73,7 @@ func (s *Source) poll(deadline instant) (*Token, <-chan struct{}, error) {
 
 // outwait is for a caller whose patience has ended. A token that an upstream
 // refused is better than none, and from now on for all others, too.
-func (s *Source) outwait() (*Token, error) {
+func (s *Source) outwait(most time.Duration) (*Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spared = true
@@ -79,8 +81,13 @@ func (s *Source) outwait() (*Token, error) {
 	if t := s.held.load(); t != nil {
 		return t, nil
 	}
+	s.vain = max(s.vain, most)
+	return nil, s.pending()
+}
+
+func (s *Source) pending() *oauth.Failure {
 	if s.failure != nil {
-		return nil, s.failure
+		return s.failure
 	}
-	return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
+	return &oauth.Failure{Kind: oauth.Unreachable, Err: errPending}
 }
