@@ -150,6 +150,18 @@ func backoff(kind oauth.Kind, n int, tokenHeld bool, rnd random) time.Duration {
 	return max(time.Duration(rnd()*float64(step)), leastBackoff)
 }
 
+// lastChance is when to ask once more at the latest, while a failing server's
+// token is held: a long step must not reach past its end, or requests are turned
+// away though the server is well again. A fleet may have one token, so it is
+// spread, and not done in its last minute.
+func (t *Token) lastChance(at instant, rnd random) instant {
+	left := t.until.sub(at)
+	if left < time.Minute {
+		return never
+	}
+	return t.until.add(-time.Duration((0.1 + 0.9*rnd()) / 4 * float64(left)))
+}
+
 // retryAfter is the floor that a server sets under the next attempt, with a
 // random half on top so that a fleet does not return at once.
 func retryAfter(d time.Duration, rnd random) time.Duration {

@@ -27,7 +27,8 @@ func (v *visit) lock(ctx context.Context, r *sharedRecord) (unlock func(), adopt
 			o.unlock()
 		}
 	}
-	look := time.NewTicker(lookAgain)
+	pause := lookAgain
+	look := time.NewTimer(pause)
 	defer look.Stop()
 	for {
 		select {
@@ -38,6 +39,8 @@ func (v *visit) lock(ctx context.Context, r *sharedRecord) (unlock func(), adopt
 			}
 			return nil, nil, v.notLocked(ctx, r, o.err)
 		case <-look.C:
+			pause = min(2*pause, time.Second) // a fleet may be looking
+			look.Reset(pause)
 			there, err := v.load(ctx)
 			if err != nil {
 				continue

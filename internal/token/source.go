@@ -250,6 +250,9 @@ func (s *Source) fail(err error, at instant) {
 	if t == nil && errors.Is(f, ErrStorage) { // the server is not asked
 		s.next = min(s.next, max(at.add(storageWait), s.floor))
 	}
+	if t != nil {
+		s.next = max(min(s.next, t.lastChance(at, s.random)), s.floor)
+	}
 	if t != nil && errors.Is(f, errResting) {
 		s.next = max(s.next, t.until)
 	}
