@@ -477,7 +477,7 @@ func TestRefreshTokenStorage(t *testing.T) {
 		keys     = `"encryption_keys": ["` + sealingKey + `", "` + olderKey + `"], `
 		refresh  = `{` + goodJSON + `, "grant": {"type": "refresh_token", "refresh_token": "{env.TOKEN}"}}`
 		login    = `{` + goodJSON + `, "grant": {"type": "authorization_code", "authorization_url": "https://a"}}`
-		unsealed = "refresh tokens are kept unsealed"
+		unsealed = "tokens are kept unsealed"
 	)
 	config := func(storage, keys, credentials string) string {
 		return `{` + storage + `"apps": {"upstream_auth": {` + keys + `"credentials": {` + credentials + `}}}}`

@@ -164,6 +164,7 @@ var sampleOptions = map[string]string{
 	"default_lifetime":   "default_lifetime 1m",
 	"timeout":            "timeout 5s",
 	"insecure_token_url": "insecure_token_url",
+	"rejected_on":        "rejected_on 401 403",
 	"dpop":               "dpop {\nkey_file /run/secrets/key.pem\n}",
 	"share":              "share {\non_storage_failure hold\n}",
 	"max_tokens":         "max_tokens 100",
@@ -201,7 +202,7 @@ func TestBadCredentialForm(t *testing.T) {
 		if !isBlock && option != "insecure_token_url" && option != "refresh_scopes" {
 			rows = append(rows, badConfig{"no argument to " + option, option + " " + mark, []string{"'" + option + "'", "argument"}})
 		}
-		many := slices.Contains([]string{"scopes", "resource"}, option)
+		many := slices.Contains([]string{"scopes", "resource", "rejected_on"}, option)
 		switch {
 		case isBlock:
 			rows = append(rows, badConfig{"argument to the block " + option, option + " surplus { " + mark + "\n}", []string{"'" + option + "'", "no argument", "block"}})

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -87,7 +86,7 @@ type certified struct {
 const mostCertified = 3
 
 // RoundTrip makes an attempt with a token, and with what it is bound to.
-func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *reverseproxy.HTTPTransport) (*http.Response, error) {
+func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *reverseproxy.HTTPTransport, kept *keptBody) (*http.Response, error) {
 	if tok == nil {
 		return plain.RoundTrip(attempt)
 	}
@@ -100,7 +99,7 @@ func (w *boundWay) RoundTrip(attempt *http.Request, tok *token.Token, plain *rev
 	if b.key == nil {
 		return way.RoundTrip(attempt)
 	}
-	return b.roundTrip(attempt, tok, way)
+	return b.roundTrip(attempt, tok, way, kept)
 }
 
 // errNoProof is a request for whose address no proof can be made: its Host is
@@ -113,7 +112,7 @@ const mostProofs = 5
 
 // roundTrip makes an attempt with a proof (RFC 9449 §7.1). Where the upstream
 // wants to see a nonce that it has just given, it makes it again (§9).
-func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.RoundTripper) (*http.Response, error) {
+func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.RoundTripper, kept *keptBody) (*http.Response, error) {
 	u := &url.URL{Scheme: attempt.URL.Scheme, Host: attempt.Host, Path: attempt.URL.Path, RawPath: attempt.URL.RawPath}
 	if u.Host == "" {
 		u.Host = attempt.URL.Host
@@ -123,7 +122,6 @@ func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.Ro
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoProof, err)
 		}
-		kept := keepBody(attempt)
 		res, err := way.RoundTrip(attempt)
 		if err != nil {
 			return nil, err
@@ -132,13 +130,12 @@ func (b *binding) roundTrip(attempt *http.Request, tok *token.Token, way http.Ro
 		if n == mostProofs || !dpop.NonceDemanded(res.StatusCode, res.Header) || dpop.Nonce(res.Header) == nonce {
 			return res, nil
 		}
-		body, ok := kept.again(attempt.Context(), res)
+		next, ok := kept.again(attempt)
 		if !ok {
 			return res, nil
 		}
-		again := *attempt
-		again.Header, again.Body = maps.Clone(attempt.Header), body
-		attempt = &again
+		discard(res)
+		attempt = next
 	}
 }
 

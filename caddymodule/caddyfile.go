@@ -368,33 +368,3 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	}
 	return handler, nil
 }
-
-// UnmarshalCaddyfile reads:
-//
-//	transport upstream_auth [<credential>] {
-//		upstreams <host…>
-//		insecure_upstream
-//		health_checks on|off
-//		http {
-//			<the options of transport http>
-//		}
-//		<what the directive upstream_auth takes>
-//	}
-func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the transport's name
-	b, err := parseInjection(d, &t.Injection, map[string]func(*caddyfile.Dispenser) error{
-		"upstreams":         func(d *caddyfile.Dispenser) error { return some(d, &t.Upstreams) },
-		"insecure_upstream": func(d *caddyfile.Dispenser) error { return none(d, &t.InsecureUpstream) },
-		"health_checks":     func(d *caddyfile.Dispenser) error { return one(d, &t.HealthChecks) },
-		"http": func(d *caddyfile.Dispenser) error {
-			if d.CountRemainingArgs() > 0 {
-				return d.Err("'http' takes no argument, but a block with the options of transport http")
-			}
-			return t.HTTPTransport.UnmarshalCaddyfile(d.NewFromNextSegment())
-		},
-	})
-	if err != nil {
-		return err
-	}
-	return b.locate(t.checkOptions())
-}

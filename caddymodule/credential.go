@@ -77,6 +77,11 @@ type Credential struct {
 	// spends a refresh token: an answer that is not waited for may be lost.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
+	// RejectedOn are the statuses of an upstream's answers that mean that it
+	// refuses the token: another one is then asked for. From 400 to 599.
+	// Default: 401.
+	RejectedOn []int `json:"rejected_on,omitempty"`
+
 	// Request is the shape of the token request, for a server with its own words.
 	Request *RequestShape `json:"request,omitempty"`
 

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -101,6 +102,9 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 	"idle_timeout": func(p *credentialParser, d *caddyfile.Dispenser) error {
 		return duration(d, &p.credential.IdleTimeout)
 	},
+	"rejected_on": func(p *credentialParser, d *caddyfile.Dispenser) error {
+		return statuses(d, &p.credential.RejectedOn)
+	},
 	"dpop":  (*credentialParser).dpop,
 	"share": (*credentialParser).share,
 	"insecure_token_url": func(p *credentialParser, d *caddyfile.Dispenser) error {
@@ -163,7 +167,7 @@ func (p *credentialParser) clientAuth(d *caddyfile.Dispenser) error {
 
 // sub reads an option that is a block of options: each at most once, but for
 // those that are named in repeat.
-func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
+func (p *block) sub(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) error {
 	option := d.Val()
 	given, err := p.options(d, options, repeat...)
 	if err == nil && !given {
@@ -174,7 +178,7 @@ func (p *credentialParser) sub(d *caddyfile.Dispenser, options map[string]func(*
 
 // options reads the options in a block, if there is one, and tells whether there
 // are any.
-func (p *credentialParser) options(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) (given bool, err error) {
+func (p *block) options(d *caddyfile.Dispenser, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) (given bool, err error) {
 	option := d.Val()
 	if d.CountRemainingArgs() > 0 {
 		return false, d.Errf("'%s' takes no argument, but a block", option)
@@ -276,4 +280,21 @@ func (p *credentialParser) tls(d *caddyfile.Dispenser) error {
 		"key":                  text(&t.Key),
 		"insecure_skip_verify": func(d *caddyfile.Dispenser) error { return none(d, &t.InsecureSkipVerify) },
 	})
+}
+
+// statuses reads one status of HTTP or more.
+func statuses(d *caddyfile.Dispenser, to *[]int) error {
+	option := d.Val()
+	var words []string
+	if err := some(d, &words); err != nil {
+		return err
+	}
+	for _, word := range words {
+		v, err := strconv.Atoi(word)
+		if err != nil {
+			return d.Errf("%s: '%s' is not a status such as 401", option, word)
+		}
+		*to = append(*to, v)
+	}
+	return nil
 }

@@ -52,7 +52,7 @@ func checkName(name string) error {
 // as an *optionError. It reads no file and resolves nothing.
 func (c *Credential) check() error {
 	for _, check := range []func() error{
-		c.checkServer, c.checkClient, c.checkLogin, c.checkParams, c.checkPolicy, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
+		c.checkServer, c.checkClient, c.checkLogin, c.checkParams, c.checkPolicy, c.checkRejectedOn, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
 		c.DPoP.check, c.checkTemplate, c.checkShare,
 	} {
 		if err := check(); err != nil {

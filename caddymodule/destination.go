@@ -59,7 +59,10 @@ func (t *Transport) checkOptions() error {
 			return optionErrorf("upstreams", "'%s' is not a host, expected host, host:port, *.example.com or unix//path/to/socket", host)
 		}
 	}
-	return checkOneOf("health_checks", t.HealthChecks, "on", "off")
+	if err := checkOneOf("health_checks", t.HealthChecks, "on", "off"); err != nil {
+		return err
+	}
+	return t.Replay.check()
 }
 
 // checkUpstream refuses an upstream without TLS that is known at load.

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -32,7 +33,8 @@ func init() {
 type Handler struct {
 	Injection
 
-	inject *injector
+	inject  *injector
+	watches bool // for answers that refuse the token
 }
 
 // CaddyModule returns the Caddy module information.
@@ -52,6 +54,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.inject.entry.proven {
 		return h.blame(optionErrorf("dpop", "each request carries a proof for the upstream's URL, which the handler does not know: write transport upstream_auth in reverse_proxy"))
 	}
+	h.watches = slices.Contains(h.inject.rejectedOn, http.StatusUnauthorized)
 	if h.inject.header != defaultHeader {
 		ctx.Logger().Warn("Caddy hides the header field Authorization in its debug log, but not another: at debug level the log will show the token; the transport upstream_auth keeps it out",
 			zap.String("credential", h.inject.name), zap.String("header", h.inject.header))
@@ -62,7 +65,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.inject.guard(r.Header)
-	t, refusal := h.inject.apply(r)
+	c, refusal := h.inject.apply(r)
 	if refusal != nil {
 		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {
@@ -70,10 +73,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		return caddyhttp.Error(refusal.status, refusal.err)
 	}
+	var seen *watcher
+	if h.watches && c.token != nil {
+		seen = &watcher{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+		w = seen
+	}
 	err := next.ServeHTTP(w, r)
-	if err != nil {
+	switch {
+	case err != nil:
 		// the error routes may lead to another upstream
-		h.inject.withdraw(r.Header, t)
+		h.inject.withdraw(r.Header, c.token)
+	case seen != nil && seen.refused && !refusalClaimed(r.Context()):
+		h.inject.countUnreplayed(h.inject.rejected(c, seen.invalid))
 	}
 	return err
 }

@@ -73,6 +73,9 @@ type injector struct {
 	value   atomic.Pointer[headerValue]
 	counts  [len(outcomes)]prometheus.Counter
 	waiting prometheus.Observer
+
+	rejectedOn []int // statuses
+	refusals   [len(actions)]prometheus.Counter
 }
 
 // headerValue is a token as the field carries it, made once for each token.
@@ -162,7 +165,7 @@ func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 		header: defaultHeader, prefix: e.scheme + " ",
 		keep: i.ClientAuthorization == "keep", reject: i.ClientAuthorization == "reject",
 		pass: i.Unavailable == "pass", wait: defaultWait,
-		waiting: requestWait.WithLabelValues(e.name),
+		waiting: requestWait.WithLabelValues(e.name), rejectedOn: e.rejectedOn,
 	}
 	if i.Header != "" {
 		in.header = http.CanonicalHeaderKey(i.Header)
@@ -178,6 +181,9 @@ func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 	}
 	for o := range outcomes {
 		in.counts[o] = requests.WithLabelValues(in.name, outcome(o).String())
+	}
+	for a, name := range actions {
+		in.refusals[a] = upstreamUnauthorized.WithLabelValues(in.name, name)
 	}
 	return in, nil
 }
@@ -203,45 +209,45 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // apply puts the token on a request's header, or tells why the request must
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
-// The token is nil where the request goes on without one.
-func (i *injector) apply(r *http.Request) (*token.Token, *refusal) {
+// There is no token where the request goes on without one.
+func (i *injector) apply(r *http.Request) (carried, *refusal) {
 	ctx, header := r.Context(), r.Header
 	announced := len(r.Trailer) > 0 && i.guardTrailer(r)
 	if i.keep || i.reject {
 		if clients := header[i.header]; len(clients) > 0 && i.keep {
 			i.count(ctx, kept)
-			return nil, nil
+			return carried{}, nil
 		} else if (clients != nil || announced) && i.reject {
-			return nil, i.refuse(clientRejected, http.StatusBadRequest, nil)
+			return carried{}, i.refuse(clientRejected, http.StatusBadRequest, nil)
 		}
 	}
 	result := injected
-	var t *token.Token
+	var c carried
 	if i.source != nil {
-		t = i.source.Token()
+		c.token = i.source.Token()
 	}
-	if t == nil {
+	if c.token == nil {
 		var no *refusal
-		if t, result, no = i.await(r); no != nil {
+		if c, result, no = i.await(r); no != nil {
 			delete(header, i.header) // what the client sent never passes
 			i.dropExchanged(r)
 			if i.pass && no.outcome == unavailable && ctx.Err() == nil {
 				i.count(ctx, passed)
-				return nil, nil
+				return carried{}, nil
 			}
-			return nil, no
+			return carried{}, no
 		}
 	}
 	i.dropExchanged(r)
 	// the slice is the request's own, for later handlers may write into it
-	header[i.header] = []string{i.text(t)}
+	header[i.header] = []string{i.text(c.token)}
 	i.count(ctx, result)
-	return t, nil
+	return c, nil
 }
 
 // await finds a token that is not simply held: one that is still asked for, or
 // that is the request's own.
-func (i *injector) await(r *http.Request) (*token.Token, outcome, *refusal) {
+func (i *injector) await(r *http.Request) (carried, outcome, *refusal) {
 	if i.source == nil {
 		return i.distinct(r)
 	}
@@ -249,9 +255,9 @@ func (i *injector) await(r *http.Request) (*token.Token, outcome, *refusal) {
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
 	t, err := i.source.Wait(r.Context(), i.wait)
 	if err != nil {
-		return nil, unavailable, i.refuseFor(err)
+		return carried{}, unavailable, i.refuseFor(err)
 	}
-	return t, waited, nil
+	return carried{token: t}, waited, nil
 }
 
 // text is the field's value for a token.

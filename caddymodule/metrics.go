@@ -39,6 +39,9 @@ var (
 		Help:    "How long requests waited for a token; those that did not wait are not counted.",
 		Buckets: prometheus.DefBuckets,
 	}, []string{"credential"})
+	upstreamUnauthorized = prometheus.NewCounterVec(prometheus.CounterOpts(opts("upstream_unauthorized_total",
+		"Answers of upstreams that refused the token, by what came of them: the request was made again, a token request is under way, or neither.")),
+		[]string{"credential", "action"})
 	tokensAdopted = prometheus.NewCounterVec(prometheus.CounterOpts(opts("tokens_adopted_total",
 		"Tokens that another instance had asked for, taken over from Caddy's storage.")),
 		[]string{"credential"})
@@ -74,7 +77,7 @@ func vectors() []interface {
 	return []interface {
 		prometheus.Collector
 		DeletePartialMatch(prometheus.Labels) int
-	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait, tokensAdopted, storeErrors}
+	}{tokenRequests, tokenRequestDuration, lifetimeAssumed, requests, requestWait, upstreamUnauthorized, tokensAdopted, storeErrors}
 }
 
 // collector is all metrics of the plugin as one, so that a registry takes them

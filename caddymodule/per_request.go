@@ -50,39 +50,56 @@ func (i *Injection) checkExchange(t *template) error {
 	return nil
 }
 
+// claim is what a request brings for a token of its own.
+type claim struct {
+	key          token.Key
+	values       []string
+	subjectToken string // what is exchanged
+}
+
 // distinct finds the token for what a request brings.
-func (i *injector) distinct(r *http.Request) (*token.Token, outcome, *refusal) {
+func (i *injector) distinct(r *http.Request) (carried, outcome, *refusal) {
 	e := i.entry
 	values, err := e.template.values(r)
 	if err != nil {
-		return nil, 0, i.clientsFault(http.StatusBadRequest, badValue, err)
+		return carried{}, 0, i.clientsFault(http.StatusBadRequest, badValue, err)
 	}
 	var subjectToken string
 	if e.template.exchanges {
 		if subjectToken, err = bearerToken(r.Header); err != nil {
-			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
+			return carried{}, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
 		}
 	}
-	key := e.template.key(values, subjectToken)
-	if t := e.tokens.Token(key); t != nil {
-		return t, injected, nil
+	c := &claim{e.template.key(values, subjectToken), values, subjectToken}
+	if t := e.tokens.Token(c.key); t != nil {
+		return carried{t, c}, injected, nil
 	}
-	var subject *subject
-	if e.template.exchanges {
-		if subject, err = e.template.subject(subjectToken); err != nil {
-			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
-		}
+	requester, err := e.asking(c)
+	if err != nil {
+		return carried{}, 0, i.clientsFault(http.StatusUnauthorized, badToken, err)
 	}
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
-	t, err := e.tokens.Wait(r.Context(), key, i.wait, func() token.Requester { return &asker{e, values, subject} })
+	t, err := e.tokens.Wait(r.Context(), c.key, i.wait, requester)
 	if err != nil {
 		if f, ok := errors.AsType[*oauth.Failure](err); ok && e.template.exchanges && f.Kind == oauth.Refused && slices.Contains(tokenRefused, f.Code) {
-			return nil, 0, i.clientsFault(http.StatusUnauthorized, badToken, f)
+			return carried{}, 0, i.clientsFault(http.StatusUnauthorized, badToken, f)
 		}
-		return nil, 0, i.refuseFor(err)
+		return carried{}, 0, i.refuseFor(err)
 	}
-	return t, waited, nil
+	return carried{t, c}, waited, nil
+}
+
+// asking makes what asks for a claim's token, if it can be asked for.
+func (e *entry) asking(c *claim) (func() token.Requester, error) {
+	var s *subject
+	if e.template.exchanges {
+		var err error
+		if s, err = e.template.subject(c.subjectToken); err != nil {
+			return nil, err
+		}
+	}
+	return func() token.Requester { return &asker{e, c.values, s} }, nil
 }
 
 // tokenRefused are the codes that speak of the token that is to be exchanged

@@ -48,6 +48,7 @@ type entry struct {
 	bound       bool   // to a key or a certificate
 	proven      bool   // by each request (DPoP)
 	scheme      string // of the header that carries the token
+	rejectedOn  []int  // statuses
 	chain       *chain // of a grant that spends refresh tokens
 	chainKey    string
 	share       *token.Share // nil unless the token is shared
@@ -66,7 +67,7 @@ type attachment struct {
 }
 
 func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, error) {
-	e := &entry{name: name, grant: c.grantName, template: c.template, scheme: defaultScheme, journal: newJournal(name, c)}
+	e := &entry{name: name, grant: c.grantName, template: c.template, scheme: defaultScheme, rejectedOn: c.refusedOn(), journal: newJournal(name, c)}
 	e.bound = c.bound()
 	if c.DPoP != nil {
 		e.proven, e.scheme = true, "DPoP"

@@ -1,114 +1,186 @@
 package caddymodule
 
 import (
-	"bytes"
-	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
 
-// maxReplay is how much of a request's body is kept for a second attempt.
-const maxReplay = 64 << 10
+// Replay says which requests are made once more after the upstream has refused
+// the token, with another one. A body is kept for that as it streams past. No
+// protocol upgrade and no gRPC call is made again.
+type Replay struct {
+	// Off has the client get the upstream's refusal, always. The token is
+	// replaced all the same.
+	Off bool `json:"off,omitempty"`
 
-// keptBody is a request's body that is kept as it streams past, so that the
-// request can be made again. Its Close leaves the rest of the body readable.
-type keptBody struct {
-	upgrade bool
-	source  io.ReadCloser // nil where there is none
-	closed  chan struct{}
+	// MaxBody is how many bytes of a request's body are kept. One with a larger
+	// body is made once. From 0 (those with a body are not made again) to
+	// 16777216. It holds for the repetition that a DPoP nonce takes, too, for
+	// which Off has no meaning. Default: 65536.
+	MaxBody *int64 `json:"max_body,omitempty"`
 
-	turn     chan struct{} // held by whoever reads, or looks at what was read
-	read     bytes.Buffer
-	overflow bool
+	// Methods are those of the requests that are made again after any refusal.
+	// After one that names the token as its reason (error="invalid_token", RFC
+	// 6750 §3.1) those of any other method are, too. Default: the idempotent
+	// ones of RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT and DELETE.
+	Methods []string `json:"methods,omitempty"`
 }
 
-// keepBody takes hold of an attempt's body.
-func keepBody(attempt *http.Request) *keptBody {
-	k := &keptBody{upgrade: attempt.Header.Get("Upgrade") != "", closed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
-	if attempt.Body == nil || attempt.Body == http.NoBody {
-		return k
-	}
-	k.source = attempt.Body
-	attempt.Body = k
-	return k
-}
+const (
+	defaultReplayBody = 64 << 10
+	mostReplayBody    = 16 << 20
+)
 
-// Read implements io.Reader.
-func (k *keptBody) Read(p []byte) (int, error) {
-	k.turn <- struct{}{}
-	defer func() { <-k.turn }()
-	if len(k.closed) > 0 {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := k.source.Read(p)
-	if k.read.Len()+n > maxReplay {
-		k.overflow = true
-		k.read = bytes.Buffer{}
-	}
-	if !k.overflow {
-		k.read.Write(p[:n])
-	}
-	return n, err
-}
+var idempotent = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete}
 
-// Close implements io.Closer. The server closes the body itself.
-func (k *keptBody) Close() error {
-	select {
-	case k.closed <- struct{}{}:
-	default:
+// check tells what is wrong with the options, as an *optionError.
+func (r *Replay) check() error {
+	if r == nil {
+		return nil
+	}
+	if r.Off && (r.MaxBody != nil || len(r.Methods) > 0) {
+		return optionErrorf("replay off", "stands beside max_body or methods: expected one of the two")
+	}
+	if r.MaxBody != nil && (*r.MaxBody < 0 || *r.MaxBody > mostReplayBody) {
+		return optionErrorf("replay max_body", "%d bytes are out of range: expected 0 to 16MiB", *r.MaxBody)
+	}
+	for n, method := range r.Methods {
+		if err := checkMethod(method); err != nil {
+			return &optionError{"replay methods", err}
+		}
+		if slices.Contains(r.Methods[:n], method) {
+			return optionErrorf("replay methods", "%s is given twice", method)
+		}
 	}
 	return nil
 }
 
-// lettingGo is how long the first attempt may take to let go of the body.
-const lettingGo = time.Second
+func checkMethod(method string) error {
+	switch {
+	case !httpguts.ValidHeaderFieldName(method): // both are tokens of RFC 9110 §5.6.2
+		return fmt.Errorf("'%s' is not a method: expected some such as GET or PUT", method)
+	case method != strings.ToUpper(method):
+		return fmt.Errorf("'%s' is written in small letters, and methods are told apart by case (RFC 9110 §9.1): expected %s", method, strings.ToUpper(method))
+	case method == http.MethodConnect:
+		return errors.New("CONNECT is never made again: expected some such as GET or PUT")
+	}
+	return nil
+}
 
-// again ends an attempt whose answer is not wanted, and gives the body for
-// another one; not for a protocol upgrade, nor where too much of the body has
-// gone by, nor where the first attempt is still waiting for more of it.
-func (k *keptBody) again(ctx context.Context, res *http.Response) (io.ReadCloser, bool) {
-	if k.upgrade {
-		return nil, false
+// most is how much of a body is kept.
+func (r *Replay) most() int64 {
+	if r == nil || r.MaxBody == nil {
+		return defaultReplayBody
 	}
-	// read to its end, so that the connection can be used again, and kept, should
-	// there be no second attempt
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxReplay+1))
-	if err != nil || len(answer) > maxReplay {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(answer), res.Body), res.Body}
-		return nil, false
+	return *r.MaxBody
+}
+
+func (r *Replay) off() bool { return r != nil && r.Off }
+
+// allows tells whether an attempt is to be made again. invalid: its token is
+// what the upstream names as the reason.
+func (r *Replay) allows(attempt *http.Request, invalid bool) bool {
+	if r.off() || isGRPC(attempt) {
+		return false
 	}
-	_ = res.Body.Close()
-	res.Body = io.NopCloser(bytes.NewReader(answer))
-	if k.source == nil {
-		return http.NoBody, true
+	methods := idempotent
+	if r != nil && len(r.Methods) > 0 {
+		methods = r.Methods
 	}
-	patience := time.NewTimer(lettingGo)
+	return invalid || slices.Contains(methods, attempt.Method)
+}
+
+// isGRPC tells a gRPC call, which may be a stream without an end.
+func isGRPC(req *http.Request) bool {
+	values := req.Header["Content-Type"]
+	return len(values) > 0 && strings.HasPrefix(values[0], "application/grpc")
+}
+
+// keep takes hold of an attempt's body where the attempt may have to be made
+// again. It is nil for one that is not.
+func (t *Transport) keep(attempt *http.Request, tok *token.Token) *keptBody {
+	if tok == nil || len(attempt.Header["Upgrade"]) > 0 || attempt.Method == http.MethodConnect {
+		return nil
+	}
+	most := t.Replay.most()
+	if t.Replay.off() || isGRPC(attempt) {
+		if !t.inject.entry.proven { // else a nonce may be asked for
+			return nil
+		}
+	}
+	return keepBody(attempt, most)
+}
+
+// afterRefusal is what becomes of an attempt whose token the upstream has
+// refused: it is made once more, or the client gets the answer as it is.
+func (t *Transport) afterRefusal(attempt *http.Request, c carried, kept *keptBody, res *http.Response) (*http.Response, error) {
+	claimRefusal(attempt.Context())
+	invalid := namesToken(res.Header)
+	refreshing := t.inject.rejected(c, invalid)
+	if kept != nil && t.Replay.allows(attempt, invalid) {
+		ctx, stop := kept.watch(attempt.Context())
+		defer stop()
+		if other := t.inject.instead(ctx, c); other != nil {
+			if next, ok := kept.again(attempt); ok {
+				t.inject.countRefusal(replayed)
+				discard(res)
+				return t.replay(next, carried{other, c.claim}, kept)
+			}
+		}
+	}
+	t.inject.countUnreplayed(refreshing)
+	return res, nil
+}
+
+// replay makes an attempt with another token. Its answer is the client's,
+// whatever it is.
+func (t *Transport) replay(attempt *http.Request, c carried, kept *keptBody) (*http.Response, error) {
+	attempt.Header[t.inject.header] = []string{t.inject.text(c.token)}
+	res, err := t.send(attempt, c.token, kept)
+	if err == nil && t.inject.refuses(res) {
+		t.inject.countUnreplayed(t.inject.rejected(c, namesToken(res.Header)))
+	}
+	return res, err
+}
+
+// send makes one attempt.
+func (t *Transport) send(attempt *http.Request, tok *token.Token, kept *keptBody) (*http.Response, error) {
+	if t.inject.entry.bound {
+		return t.bound.RoundTrip(attempt, tok, t.HTTPTransport, kept)
+	}
+	return t.HTTPTransport.RoundTrip(attempt)
+}
+
+// What is read of an answer that nobody gets, so that its connection can be
+// used again, and for how long.
+const (
+	mostDiscarded = 64 << 10
+	discarding    = 50 * time.Millisecond
+)
+
+// discard ends an answer. The end of one over HTTP/2 may wait for a read of the
+// request's body.
+func discard(res *http.Response) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.CopyN(io.Discard, res.Body, mostDiscarded)
+		_ = res.Body.Close()
+	}()
+	patience := time.NewTimer(discarding)
 	defer patience.Stop()
 	select {
-	case <-k.closed:
-		k.closed <- struct{}{} // it stays closed
+	case <-done:
 	case <-patience.C:
-		return nil, false
-	case <-ctx.Done():
-		return nil, false
+		go res.Body.Close()
 	}
-	// Close may be called while a Read is under way (HTTP/2), and what that one
-	// gets belongs to the body too
-	select {
-	case k.turn <- struct{}{}:
-	case <-patience.C:
-		return nil, false
-	case <-ctx.Done():
-		return nil, false
-	}
-	if k.overflow {
-		<-k.turn
-		return nil, false
-	}
-	// the turn is kept: the first attempt reads nothing any more
-	return io.NopCloser(io.MultiReader(bytes.NewReader(k.read.Bytes()), k.source)), true
 }

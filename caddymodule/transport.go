@@ -50,6 +50,10 @@ type Transport struct {
 	// as it was.
 	HealthChecks string `json:"health_checks,omitempty"`
 
+	// Replay says which requests are made once more, with another token, after
+	// the upstream has refused the one that they carried.
+	Replay *Replay `json:"replay,omitempty"`
+
 	// HTTPTransport is Caddy's own transport, with its options.
 	*reverseproxy.HTTPTransport `json:"http,omitempty"`
 
@@ -128,7 +132,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// Caddy reuses the request and its header over attempts
 	attempt := *req
 	attempt.Header = maps.Clone(req.Header)
-	tok, refusal := t.inject.apply(&attempt)
+	c, refusal := t.inject.apply(&attempt)
 	if refusal != nil {
 		if check {
 			skipHealthCheck()
@@ -139,14 +143,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return t.answer(req, refusal), nil
 	}
-	if t.inject.entry.bound {
-		res, err := t.bound.RoundTrip(&attempt, tok, t.HTTPTransport)
-		if errors.Is(err, errNoProof) { // an error would be held against the upstream
-			return t.answer(req, t.inject.clientsFault(http.StatusBadRequest, badValue, err)), nil
-		}
-		return res, err
+	kept := t.keep(&attempt, c.token)
+	res, err := t.send(&attempt, c.token, kept)
+	if err == nil && c.token != nil && !check && t.inject.refuses(res) {
+		res, err = t.afterRefusal(&attempt, c, kept, res)
 	}
-	return t.HTTPTransport.RoundTrip(&attempt)
+	kept.settle(err != nil)
+	if errors.Is(err, errNoProof) { // an error would be held against the upstream
+		return t.answer(req, t.inject.clientsFault(http.StatusBadRequest, badValue, err)), nil
+	}
+	return res, err
 }
 
 // skipHealthCheck ends an active health check that cannot be made. Any answer
@@ -226,6 +232,9 @@ func (t *Transport) answer(req *http.Request, r *refusal) *http.Response {
 		t.markOwn(req, true)
 	}
 	res := r.response(req)
+	if r.status == http.StatusUnauthorized {
+		claimRefusal(req.Context())
+	}
 	if t.uncounted && !isHealthCheck(req) {
 		res.StatusCode += ownStatus
 	}
