@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/challenge"
@@ -104,13 +105,26 @@ func (i *injector) countUnreplayed(refreshing bool) {
 	}
 }
 
-// ofTransport is a variable of a request whose refusal is a transport's affair:
-// what it refuses is the token that the transport put in place of the handler's.
-const ofTransport = "upstream_auth.refused"
+// ofTransport is set for a request whose refusal is a transport's affair: what
+// it refuses is the token that the transport put in place of the handler's. It
+// stands in the replacer, which has a lock: Caddy's variables are read by
+// whatever dials in the background meanwhile.
+const ofTransport = "http.upstream_auth.refused"
 
-func claimRefusal(ctx context.Context) { caddyhttp.SetVar(ctx, ofTransport, true) }
+func claimRefusal(ctx context.Context) {
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set(ofTransport, true)
+	}
+}
 
-func refusalClaimed(ctx context.Context) bool { return caddyhttp.GetVar(ctx, ofTransport) != nil }
+func refusalClaimed(ctx context.Context) bool {
+	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return false
+	}
+	_, claimed := repl.Get(ofTransport)
+	return claimed
+}
 
 // watcher looks at the answer that goes by behind the handler, for one that
 // refuses the token.
