@@ -186,7 +186,7 @@ func TestReplayIsRefused(t *testing.T) {
 // before the answer is out, costs no request.
 func TestReplayLosesNothing(t *testing.T) {
 	var p *parts
-	config := authserver.Config{Lifetime: 2 * time.Second, OneAtATime: true}
+	config := authserver.Config{Lifetime: 10 * time.Second, OneAtATime: true}
 	config.OnIssue = func(n int, _ time.Duration) {
 		if n == 1 {
 			return
@@ -201,7 +201,7 @@ func TestReplayLosesNothing(t *testing.T) {
 		}
 	}
 	p = newParts(t, config)
-	p.run(p.credential(), replaying)
+	p.run(p.credential("refresh_at 10%"), replaying) // early, so that none ends by itself
 	eventually(t, "a token", func() bool { return p.get("/").status == http.StatusOK })
 	var n atomic.Int64
 	stop := p.underLoad(func(a answer, err error) {
@@ -212,11 +212,11 @@ func TestReplayLosesNothing(t *testing.T) {
 	})
 	eventually(t, "five tokens", func() bool { return p.auth.Issued() >= 5 })
 	stop()
-	if p.api.Revoked() < 8 {
+	if p.api.Revoked() == 0 {
 		t.Errorf("%d refusals in %d requests, so this test shows little", p.api.Revoked(), n.Load())
 	}
-	if p.auth.Requests() > 7 {
-		t.Errorf("%d token requests", p.auth.Requests())
+	if p.auth.Requests() > p.auth.Issued() {
+		t.Errorf("%d token requests for %d tokens", p.auth.Requests(), p.auth.Issued())
 	}
 }
 

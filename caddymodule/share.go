@@ -2,8 +2,12 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -105,11 +109,32 @@ func (m *makings) text(r *resolver) (string, error) {
 	return string(raw), err
 }
 
-// bearerOf is whom a JWT names: it is replaced every hour. Another text stands
-// for itself.
+// lasting are the claims of a JWT that tell whose it is and what it is good for.
+// It is replaced every hour, and the others with it.
+var lasting = []string{"iss", "sub", "aud", "azp", "client_id", "scope", "scp", "act"}
+
+// bearerOf is what a JWT tells of its bearer. Another text stands for itself.
 func bearerOf(text string) any {
-	if claims, err := signing.Unverified(text); err == nil && claims.Subject != "" {
-		return []string{claims.Issuer, claims.Subject}
+	known, err := signing.Unverified(text)
+	if err != nil || known.Subject == "" {
+		return text
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
+	var claims map[string]any
+	if err != nil || json.Unmarshal(payload, &claims) != nil {
+		return text
+	}
+	maps.DeleteFunc(claims, func(name string, _ any) bool { return !slices.Contains(lasting, name) })
+	return claims
+}
+
+// withoutTime has the placeholders of the clock stand for themselves: they tell
+// no two tokens apart, and would have each stored at another place.
+func withoutTime(text string) string {
+	for _, name := range placeholders(text) {
+		if strings.HasPrefix(name, "time.") {
+			text = strings.ReplaceAll(text, "{"+name+"}", `\{`+name+`\}`)
+		}
 	}
 	return text
 }
@@ -118,7 +143,7 @@ func bearerOf(text string) any {
 func resolved(v any, r *resolver) (any, error) {
 	switch v := v.(type) {
 	case string:
-		text, err := r.secret(v)
+		text, err := r.secret(withoutTime(v))
 		if err != nil {
 			return nil, err
 		}
@@ -153,8 +178,16 @@ func (q *requester) openShared(ctx context.Context) (*token.Shared, error) {
 		if err != nil {
 			return nil, err
 		}
-		path := store.PathFor(q.sharer.name, "access token", makes)
-		s := &token.Shared{Store: shelf{stored{q.sharer.store.Value(path, q.sharer.name), q.sharer.name}}}
+		value := q.sharer.store.Value(store.PathFor(q.sharer.name, "access token", makes), q.sharer.name)
+		turns := value
+		if q.keeper != nil { // a refresh token is spent by one at a time, whatever scopes each asks for
+			path, err := q.refreshPath(r)
+			if err != nil {
+				return nil, err
+			}
+			turns = q.sharer.store.Value(path, q.sharer.name)
+		}
+		s := &token.Shared{Store: shelf{stored{value, q.sharer.name}, turns}}
 		if q.credential.bound() {
 			b, err := q.ownBinding(r)
 			if err != nil {
@@ -184,20 +217,25 @@ func (q *requester) withLock(ctx context.Context, do func() error) error {
 			if unlock, err := s.Store.Lock(wait); err == nil {
 				defer unlock()
 			}
+			// the access token there is of the login before: nobody takes it over
+			defer func() { _ = s.Store.(shelf).Delete(context.WithoutCancel(ctx)) }()
 		}
 	}
 	return do()
 }
 
 // shelf is where a shared token is stored.
-type shelf struct{ stored }
+type shelf struct {
+	stored
+	turns *store.Value // whose lock it is that is taken
+}
 
 // Load implements token.SharedStore.
 func (s shelf) Load(ctx context.Context) ([]byte, error) { return s.stored.Load(ctx) }
 
 // Lock implements token.SharedStore.
 func (s shelf) Lock(ctx context.Context) (func(), error) {
-	unlock, err := s.Value.Lock(ctx)
+	unlock, err := s.turns.Lock(ctx)
 	if err != nil && ctx.Err() != nil {
 		return nil, err // it is another's: no failure of the storage
 	}
@@ -205,7 +243,7 @@ func (s shelf) Lock(ctx context.Context) (func(), error) {
 }
 
 // Break implements token.SharedStore.
-func (s shelf) Break(ctx context.Context) error { return s.count(s.Value.Break(ctx)) }
+func (s shelf) Break(ctx context.Context) error { return s.count(s.turns.Break(ctx)) }
 
 // Interface guards
 var (

@@ -106,19 +106,10 @@ func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
 	return apart(ctx, q, func() (*token.Session, error) {
 		c, k := q.credential, q.keeper
 		r := newResolver(nil)
-		server := c.Issuer
-		if server == "" {
-			server = c.TokenURL
-		}
-		server, err := r.resolve(server)
+		path, err := q.refreshPath(r)
 		if err != nil {
-			return nil, fmt.Errorf("server: %w", err)
+			return nil, err
 		}
-		clientID, err := r.resolve(c.ClientID)
-		if err != nil {
-			return nil, fmt.Errorf("client_id: %w", err)
-		}
-		path := store.PathFor(k.name, server, clientID)
 		s := &token.Session{
 			Path:  path,
 			Store: stored{k.store.Value(path, k.name), k.name},
@@ -133,6 +124,23 @@ func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
 		}
 		return s, nil
 	})
+}
+
+// refreshPath is where the refresh token of one server and client is stored.
+func (q *requester) refreshPath(r *resolver) (string, error) {
+	server := q.credential.Issuer
+	if server == "" {
+		server = q.credential.TokenURL
+	}
+	server, err := r.resolve(server)
+	if err != nil {
+		return "", fmt.Errorf("server: %w", err)
+	}
+	clientID, err := r.resolve(q.credential.ClientID)
+	if err != nil {
+		return "", fmt.Errorf("client_id: %w", err)
+	}
+	return store.PathFor(q.keeper.name, server, clientID), nil
 }
 
 // stored is where a refresh token is stored.

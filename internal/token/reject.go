@@ -69,6 +69,9 @@ func (s *Source) Other(ctx context.Context, t *Token, most time.Duration) *Token
 	for {
 		s.mu.Lock()
 		held, underWay, settled := s.current(), s.inFlight != nil, s.settled
+		if held == nil || held.Value == t.Value {
+			s.hurry()
+		}
 		s.mu.Unlock()
 		switch {
 		case held != nil && held.Value != t.Value:

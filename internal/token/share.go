@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,8 +72,8 @@ type Share struct {
 	looked  time.Time       // for another instance's token, while this one fails
 
 	// with the turn
-	blocked string // whose lock it is that is not to be had
-	since   time.Time
+	blocked      string // whose lock it is that is not to be had
+	blockedSince time.Time
 }
 
 // NewShare returns one that has nothing under way.
@@ -89,16 +90,26 @@ var errBusy = errors.New("another instance has the lock for this token, and has 
 // Request finds a token in the store, or has ask get one and stores it.
 func (h *Share) Request(ctx context.Context, on Occasion, open OpenShared, ask Ask) (*oauth.Response, error) {
 	began := now()
+	looking, stop := h.patient(ctx, on)
+	defer stop()
 	select {
 	case h.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: context.Cause(ctx)}
+	case <-looking.Done():
+		if ctx.Err() != nil {
+			return nil, asUnreachable(context.Cause(ctx))
+		}
+		return h.alone(ctx, began, on, ask) // what came of the last request is still being stored
 	}
 	over := func() { <-h.turn }
 	if on.Reason == Start {
 		h.spread(ctx, on)
 	}
-	s, err := open(ctx)
+	opening, opened := context.WithTimeout(ctx, cmp.Or(on.Limit, time.Minute)) // it reads files
+	s, err := open(opening)
+	opened()
+	if err == nil && ctx.Err() != nil {
+		err = asUnreachable(context.Cause(ctx))
+	}
 	if err != nil {
 		over()
 		return nil, err
@@ -107,9 +118,57 @@ func (h *Share) Request(ctx context.Context, on Occasion, open OpenShared, ask A
 		h.refuse(on.Held.Value)
 	}
 	v := &visit{Share: h, Shared: s, on: on, ask: ask, over: over}
-	res, err := v.request(ctx)
-	if res != nil && !res.Adopted {
+	res, err := v.request(ctx, looking)
+	switch {
+	case res == nil:
+	case res.Adopted:
+		res.Age -= now().sub(began) // it was not yet that old then
+	default:
 		res.Age = began.sub(v.sent)
+	}
+	return res, err
+}
+
+// patient is a context for what is done in the storage. It ends soon after a
+// request has begun to wait, and while there is time for a token request before
+// the token in use ends; unless nothing may be asked without the storage.
+func (h *Share) patient(ctx context.Context, on Occasion) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if !h.Hold {
+		go func() {
+			most := never.sub(0)
+			if held := on.Held; held != nil {
+				most = max(held.until.sub(now())/2, urgentWait)
+			}
+			timer := time.NewTimer(most)
+			defer timer.Stop()
+			waited := on.Waited
+			for {
+				select {
+				case <-waited:
+					waited = nil
+					timer.Reset(urgentWait)
+				case <-timer.C:
+					cancel(errBusy)
+					return
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}
+	return ctx, func() { cancel(nil) }
+}
+
+// alone makes a request whose token nobody shares.
+func (h *Share) alone(ctx context.Context, began instant, on Occasion, ask Ask) (*oauth.Response, error) {
+	sent, at := now(), time.Now()
+	res, err := ask(ctx, on)
+	if err == nil {
+		h.has(at)
+	}
+	if res != nil {
+		res.Age = began.sub(sent)
 	}
 	return res, err
 }
@@ -142,7 +201,7 @@ func (h *Share) Stale(ctx context.Context, open OpenShared) bool {
 		return false
 	}
 	raw, err := s.Store.Load(ctx)
-	return err == nil && h.newer(parseShared(raw), s.Binding)
+	return err == nil && h.newer(parseShared(raw), s.Binding, nil)
 }
 
 // Close waits for what is under way.
@@ -160,25 +219,37 @@ func (h *Share) refuse(value string) {
 	h.refused[fingerprint(value)] = true
 }
 
-// usable tells whether a token that another instance was given is of use here.
-func (h *Share) usable(r *sharedRecord, binding Bound) bool {
+// usable tells whether a token that another instance was given is of use here:
+// a new one for more than a second, while one that is held is only confirmed.
+func (h *Share) usable(r *sharedRecord, binding Bound, held *Token) bool {
+	least := time.Second
+	if held != nil && held.Value == r.AccessToken {
+		least = 0
+	}
 	thumbprint := ""
 	if binding != nil {
 		thumbprint = binding.Thumbprint()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return r.left(&h.Policy) > time.Second && r.Bound == thumbprint && !r.refused(r.AccessToken) && !h.refused[fingerprint(r.AccessToken)]
+	return r.left(&h.Policy) > least && r.Bound == thumbprint && !r.refused(r.AccessToken) && !h.refused[fingerprint(r.AccessToken)]
 }
 
 // newer tells whether it is one that this instance has not had.
-func (h *Share) newer(r *sharedRecord, binding Bound) bool {
-	if !h.usable(r, binding) {
-		return false
-	}
+func (h *Share) newer(r *sharedRecord, binding Bound, held *Token) bool {
+	return h.usable(r, binding, held) && h.since(r) > sameRecord
+}
+
+// other tells whether it is another one than this instance had last.
+func (h *Share) other(r *sharedRecord, binding Bound) bool {
+	return h.usable(r, binding, nil) && h.since(r).Abs() > sameRecord
+}
+
+// since is by how much a token is newer than the last one here.
+func (h *Share) since(r *sharedRecord) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return r.Obtained.Sub(h.newest) > sameRecord
+	return r.Obtained.Sub(h.newest)
 }
 
 func (h *Share) has(obtained time.Time) {

@@ -8,7 +8,7 @@ import (
 )
 
 // lock waits for the lock, and looks meanwhile whether the one who has it brings
-// a token: then it is needed no more.
+// a token: then it is needed no more, and the turn is given back once it is.
 func (v *visit) lock(ctx context.Context, r *sharedRecord) (unlock func(), adopted *oauth.Response, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errBusy)
 	defer cancel()
@@ -26,6 +26,7 @@ func (v *visit) lock(ctx context.Context, r *sharedRecord) (unlock func(), adopt
 		if o := <-got; o.err == nil {
 			o.unlock()
 		}
+		v.over()
 	}
 	pause := lookAgain
 	look := time.NewTimer(pause)
@@ -66,9 +67,9 @@ func (v *visit) notLocked(ctx context.Context, r *sharedRecord, err error) error
 		holder = r.Asking.By
 	}
 	if v.blocked != holder {
-		v.blocked, v.since = holder, time.Now()
+		v.blocked, v.blockedSince = holder, time.Now()
 	}
-	if time.Since(v.since) > v.on.Limit+saveTimeout+deadLock {
+	if time.Since(v.blockedSince) > v.on.Limit+saveTimeout+deadLock {
 		v.blocked = ""
 		_ = v.Store.Break(context.WithoutCancel(ctx))
 	}

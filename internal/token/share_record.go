@@ -3,6 +3,7 @@ package token
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
@@ -46,15 +47,33 @@ const (
 	clockSkew = 5 * time.Second
 )
 
-// parseShared reads a record. What cannot be read is none: it holds nothing that
-// could not be asked for anew.
+// Bounds of what is believed. Nothing that is beyond them was written here.
+const (
+	mostRecord = 1 << 20 // bytes
+	mostLife   = 10 * 365 * 24 * time.Hour
+	mostTook   = 30 * time.Minute
+)
+
+// parseShared reads a record. What cannot be read or is not to be believed is
+// none: it holds nothing that could not be asked for anew.
 func parseShared(raw []byte) *sharedRecord {
 	r := new(sharedRecord)
-	if json.Unmarshal(raw, r) != nil {
+	if len(raw) > mostRecord || json.Unmarshal(raw, r) != nil || !r.believable() {
 		return new(sharedRecord)
 	}
 	return r
 }
+
+// believable checks what came over the wire once more, for a storage has other
+// writers: a token of visible ASCII (RFC 6749 A.12) splits no header.
+func (r *sharedRecord) believable() bool {
+	visible := func(c rune) bool { return c >= 0x21 && c <= 0x7e }
+	return strings.IndexFunc(r.AccessToken, func(c rune) bool { return !visible(c) }) < 0 &&
+		inRange(r.ExpiresIn, mostLife) && inRange(r.RefreshIn, mostLife) && inRange(r.Took, mostTook) &&
+		(r.Forced == nil || inRange(r.Forced.Spacing, mostSpacing)) && len(r.Refused) <= maxRefused
+}
+
+func inRange(d, most time.Duration) bool { return d >= 0 && d <= most }
 
 func (r *sharedRecord) bytes() []byte {
 	raw, err := json.Marshal(r) //nolint:gosec // G117: to keep the access token is what it is for
@@ -110,6 +129,19 @@ func (r *sharedRecord) put(res *oauth.Response, obtained time.Time, took time.Du
 	if b, ok := res.Binding.(Bound); ok {
 		r.Bound = b.Thumbprint()
 	}
+}
+
+// keepEnd keeps what was known of a token's end, where a server has handed it
+// out again and says nothing of use about that.
+func (r *sharedRecord) keepEnd(before *sharedRecord) {
+	if r.AccessToken != before.AccessToken || r.ExpiresIn > 0 || before.ExpiresIn <= 0 {
+		return
+	}
+	if left := before.ExpiresIn - r.Obtained.Sub(before.Obtained); left > 0 {
+		r.ExpiresIn = left
+		return
+	}
+	r.Obtained, r.ExpiresIn = before.Obtained, before.ExpiresIn
 }
 
 // response is what another process was given.

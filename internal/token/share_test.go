@@ -189,7 +189,7 @@ func total(f []*instance, of func(*instance) *atomic.Int64) (n int64) {
 	return n
 }
 
-func askedBy(i *instance) *atomic.Int64   { return &i.asked }
+func askedBy(i *instance) *atomic.Int64 { return &i.asked }
 func adopted(i *instance) *atomic.Int64 { return &i.adopted }
 
 func holding(i *instance) { i.share.Hold = true }

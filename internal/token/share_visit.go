@@ -18,13 +18,14 @@ type visit struct {
 	on   Occasion
 	ask  Ask
 	over func() // gives back the turn
-	sent instant
+
+	known  bool // what the record held when the server was asked
+	sent   instant
+	asleep time.Duration // until then
 }
 
 // request looks without the lock, and if there is nothing newer, with it.
-func (v *visit) request(ctx context.Context) (*oauth.Response, error) {
-	looking, stop := v.patient(ctx)
-	defer stop()
+func (v *visit) request(ctx, looking context.Context) (*oauth.Response, error) {
 	r, err := v.load(looking)
 	if err != nil {
 		return v.without(ctx, err)
@@ -36,35 +37,11 @@ func (v *visit) request(ctx context.Context) (*oauth.Response, error) {
 	unlock, res, err := v.lock(looking, r)
 	switch {
 	case res != nil:
-		v.over()
 		return res, nil
 	case err != nil:
 		return v.without(ctx, err)
 	}
 	return v.locked(ctx, looking, unlock)
-}
-
-// patient is a context for what is done in the storage. It ends soon after a
-// request has begun to wait, unless nothing may be asked without the storage.
-func (v *visit) patient(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	if !v.Hold && v.on.Waited != nil {
-		go func() {
-			select {
-			case <-v.on.Waited:
-			case <-ctx.Done():
-				return
-			}
-			timer := time.NewTimer(urgentWait)
-			defer timer.Stop()
-			select {
-			case <-timer.C:
-				cancel(errBusy)
-			case <-ctx.Done():
-			}
-		}()
-	}
-	return ctx, func() { cancel(nil) }
 }
 
 // load reads the record. One that cannot be read is as good as none.
@@ -81,7 +58,11 @@ func (v *visit) load(ctx context.Context) (*sharedRecord, error) {
 
 // adopt takes over what another instance was given, nil if that is of no use.
 func (v *visit) adopt(r *sharedRecord) *oauth.Response {
-	if v.on.Held == nil && !v.usable(r, v.Binding) || v.on.Held != nil && !v.newer(r, v.Binding) {
+	wanted := v.other(r, v.Binding)
+	if v.on.Held != nil {
+		wanted = v.newer(r, v.Binding, v.on.Held)
+	}
+	if !wanted {
 		return nil
 	}
 	v.has(r.Obtained)
@@ -102,8 +83,7 @@ func (v *visit) without(ctx context.Context, cause error) (*oauth.Response, erro
 		}
 		return nil, storageFailed(cause)
 	}
-	v.sent = now()
-	res, err := v.ask(ctx, v.on)
+	res, err := v.asks(ctx)
 	if err != nil {
 		v.over()
 		return res, err
@@ -115,6 +95,12 @@ func (v *visit) without(ctx context.Context, cause error) (*oauth.Response, erro
 		_ = v.save(context.WithoutCancel(ctx), r, nil)
 	}()
 	return res, nil
+}
+
+// asks asks the server.
+func (v *visit) asks(ctx context.Context) (*oauth.Response, error) {
+	v.sent, v.asleep = now(), v.Slept()
+	return v.ask(ctx, v.on)
 }
 
 // locked asks with the lock, which it gives back.
@@ -138,7 +124,7 @@ func (v *visit) locked(ctx, looking context.Context, unlock func()) (*oauth.Resp
 			go release()
 			return nil, &spacedOut{wait}
 		}
-		r.Asking = mine
+		r.Asking, v.known = mine, true
 		err = v.mark(looking, r)
 	}
 	if err == nil && v.Hold {
@@ -148,8 +134,7 @@ func (v *visit) locked(ctx, looking context.Context, unlock func()) (*oauth.Resp
 		go release()
 		return nil, storageFailed(err)
 	}
-	v.sent = now()
-	res, asked := v.ask(ctx, v.on)
+	res, asked := v.asks(ctx)
 	if asked == nil {
 		if r == nil { // it could not be read
 			r = new(sharedRecord)
@@ -202,11 +187,16 @@ func (v *visit) overtaken(ctx context.Context, mine *asking) bool {
 
 // take notes what the server gave.
 func (v *visit) take(r *sharedRecord, res *oauth.Response) {
-	obtained := time.Now().Add(v.sent.sub(now()))
-	r.put(res, obtained, now().sub(v.sent))
+	took := now().sub(v.sent)
+	r.put(res, time.Now().Add(-took-(v.Slept()-v.asleep)), took)
 	v.has(r.Obtained)
+	v.note(r)
+}
+
+// note notes what has become of the token that was held.
+func (v *visit) note(r *sharedRecord) {
 	switch {
-	case v.on.Held == nil || v.on.Held.Value == res.AccessToken:
+	case v.on.Held == nil || v.on.Held.Value == r.AccessToken:
 	case v.on.Suspect:
 		r.refuse(v.on.Held.Value)
 	case v.on.Reason == Scheduled && !r.refused(v.on.Held.Value):
@@ -222,8 +212,8 @@ func (v *visit) space(r *sharedRecord) time.Duration {
 	}
 	spacing := firstSpacing
 	if f := r.Forced; f != nil {
-		if passed := time.Now().Round(0).Sub(f.At); passed >= 0 && passed < f.Spacing {
-			return f.Spacing - passed
+		if passed := time.Now().Round(0).Sub(f.At); passed >= -clockSkew && passed < f.Spacing {
+			return f.Spacing - max(passed, 0)
 		}
 		spacing = min(max(2*f.Spacing, firstSpacing), mostSpacing)
 	}
@@ -238,17 +228,19 @@ func (v *visit) save(ctx context.Context, r *sharedRecord, mine *asking) error {
 	if err != nil {
 		return err
 	}
-	if age, ok := there.age(); ok && age < time.Since(r.Obtained)-sameRecord && v.usable(there, v.Binding) {
+	switch age, ok := there.age(); {
+	case ok && age < time.Since(r.Obtained)-sameRecord && v.usable(there, v.Binding, nil):
 		copied := *there // theirs is newer
 		r = &copied
+	case !v.known:
+		r.Forced, r.Refused = there.Forced, there.Refused
+		v.note(r)
 	}
+	r.keepEnd(there)
 	if a := there.Asking; mine == nil || a != nil && a.By != mine.By {
 		r.Asking = a
 	} else {
 		r.Asking = nil
-	}
-	if mine == nil { // without the lock
-		r.Forced, r.Refused = there.Forced, there.Refused
 	}
 	return v.Store.Save(ctx, r.bytes())
 }

@@ -92,6 +92,7 @@ type Source struct {
 	inFlight  context.CancelCauseFunc // ends the request under way; nil if there is none
 	settled   chan struct{}           // closed when a request ends, then replaced
 	waited    chan struct{}           // closed when somebody waits for it, then nil
+	waiting   int                     // callers, also while none is under way
 	vain      time.Duration           // the longest that somebody has waited since the last success
 	last      *Token                  // the newest token, even if it has expired
 	lapsed    bool                    // its expiry has been told
@@ -179,6 +180,9 @@ func (s *Source) request(reason Reason) {
 	s.waited, s.spared = make(chan struct{}), false
 	s.inFlight, s.next, s.cause = cancel, now(), Scheduled
 	go s.run(ctx, cancel, s.requester, Occasion{Reason: reason, Limit: s.policy.Timeout, Held: s.current(), Suspect: s.suspect, Waited: s.waited})
+	if s.waiting > 0 {
+		s.hurry()
+	}
 	s.reschedule()
 }
 

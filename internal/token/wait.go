@@ -32,9 +32,12 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 		}
 		select {
 		case <-settled:
+			s.left()
 		case <-ctx.Done():
+			s.left()
 			return nil, ctx.Err()
 		case <-timeout:
+			s.left()
 			return s.outwait(most)
 		}
 	}
@@ -53,6 +56,7 @@ func (s *Source) poll(deadline instant, most time.Duration) (*Token, <-chan stru
 	case s.closed:
 		return nil, nil, ErrClosed
 	case s.withheld:
+		s.stays()
 		return nil, s.settled, nil
 	case s.vain > 0 && most <= s.vain:
 		return nil, nil, s.pending()
@@ -64,11 +68,29 @@ func (s *Source) poll(deadline instant, most time.Duration) (*Token, <-chan stru
 	if s.started && now() >= s.next {
 		s.request(Demand)
 	}
+	s.stays()
+	return nil, s.settled, nil
+}
+
+// stays notes a caller that waits, until it has left. Called with the lock.
+func (s *Source) stays() {
+	s.waiting++
+	s.hurry()
+}
+
+func (s *Source) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
+}
+
+// hurry tells the request under way that somebody waits for it. Called with the
+// lock.
+func (s *Source) hurry() {
 	if s.inFlight != nil && s.waited != nil {
 		close(s.waited)
 		s.waited = nil
 	}
-	return nil, s.settled, nil
 }
 
 // outwait is for a caller whose patience has ended. A token that an upstream
