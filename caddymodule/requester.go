@@ -185,10 +185,23 @@ func (q *requester) ready(ctx context.Context, a ask, recall map[string]string) 
 		}
 		return p, err
 	})
-	if _, ok := errors.AsType[*oauth.Failure](err); err != nil && !ok {
-		err = &oauth.Failure{Kind: oauth.Refused, Err: err}
+	return p, asFailure(err)
+}
+
+// asFailure takes what stands in the config or in its files for a refusal. Files
+// that are not read in time may be tomorrow.
+func asFailure(err error) error {
+	if err == nil {
+		return nil
 	}
-	return p, err
+	if _, ok := errors.AsType[*oauth.Failure](err); ok {
+		return err
+	}
+	kind := oauth.Refused
+	if errors.Is(err, errHanging) {
+		kind = oauth.Unreachable
+	}
+	return &oauth.Failure{Kind: kind, Err: err}
 }
 
 // apart does what reads files: a file system may hang, and no deadline ends

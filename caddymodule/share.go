@@ -12,7 +12,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/signing"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/store"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
@@ -197,10 +196,7 @@ func (q *requester) openShared(ctx context.Context) (*token.Shared, error) {
 		}
 		return s, nil
 	})
-	if err != nil {
-		return nil, &oauth.Failure{Kind: oauth.Refused, Err: err}
-	}
-	return s, nil
+	return s, asFailure(err)
 }
 
 // commandWait is how long a command waits for a refresh that is under way.

@@ -103,7 +103,7 @@ func chainKey(storage certmagic.Storage, name string) string {
 
 // openSession implements token.Open.
 func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
-	return apart(ctx, q, func() (*token.Session, error) {
+	s, err := apart(ctx, q, func() (*token.Session, error) {
 		c, k := q.credential, q.keeper
 		r := newResolver(nil)
 		path, err := q.refreshPath(r)
@@ -124,6 +124,7 @@ func (q *requester) openSession(ctx context.Context) (*token.Session, error) {
 		}
 		return s, nil
 	})
+	return s, asFailure(err)
 }
 
 // refreshPath is where the refresh token of one server and client is stored.
