@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
@@ -316,6 +317,11 @@ func (c *cell) ask() (r reply) {
 		return reply{err: err}
 	}
 	res, err := c.column.client.Do(req)
+	for n := 0; n < 5 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)); n++ {
+		// where Caddy's old socket closes in a reload, what is queued on it is cut
+		// off unread, with this plugin or without
+		res, err = c.column.client.Do(req)
+	}
 	if err != nil {
 		return reply{err: err}
 	}
