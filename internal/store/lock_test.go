@@ -36,7 +36,7 @@ func (l *locks) Lock(ctx context.Context, name string) error {
 	for {
 		l.lockMu.Lock()
 		if l.held[name] == nil {
-			l.held[name] = ctx
+			l.held[name] = ctx //nolint:fatcontext // to look later whether it has ended
 			l.lockMu.Unlock()
 			return nil
 		}

@@ -149,6 +149,7 @@ func (i *dayInstance) die() error {
 
 // sharedDay is the day of a fleet on one storage.
 func sharedDay(t *testing.T, lives []time.Duration, troubles []trouble, down trouble, kill time.Duration) (*dayReport, *dayStore) {
+	t.Helper()
 	report := newDayReport("share", lives, troubles)
 	var store *dayStore
 	synctest.Test(t, func(*testing.T) {

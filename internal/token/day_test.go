@@ -141,6 +141,7 @@ func (i *dayInstance) serve(rnd *rand.Rand) {
 
 // engineDay is the day of a fleet that runs the engine.
 func engineDay(t *testing.T, lives []time.Duration, troubles []trouble) *dayReport {
+	t.Helper()
 	report := newDayReport("this engine", lives, troubles)
 	synctest.Test(t, func(*testing.T) {
 		began := time.Now()

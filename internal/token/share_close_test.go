@@ -39,6 +39,7 @@ func TestShareClose(t *testing.T) {
 }
 
 func closedAfter(t *testing.T, after time.Duration, hold, waits bool, change func(*shelfModel, *server)) {
+	t.Helper()
 	srv := &server{answer: lives(10 * time.Second)}
 	shelf := newShelf()
 	change(shelf, srv)

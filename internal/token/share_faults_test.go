@@ -245,8 +245,8 @@ func TestShareSameToken(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					began := time.Now()
 					srv := &server{delay: 20 * time.Millisecond, answer: func(int) (*oauth.Response, error) {
-						k := time.Since(began) / life
-						left := (k+1)*life - time.Since(began)
+						k := int(time.Since(began) / life)
+						left := life - time.Since(began)%life
 						return &oauth.Response{AccessToken: fmt.Sprint("tok-", k), ExpiresIn: left.Truncate(time.Second), Bearer: true}, nil
 					}}
 					shelf := newShelf()

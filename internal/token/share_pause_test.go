@@ -160,6 +160,7 @@ func TestSharePaused(t *testing.T) {
 }
 
 func pausedAt(t *testing.T, n int, after, holds, lost bool) {
+	t.Helper()
 	const pause = 2 * time.Minute
 	a, d, shelf := &issuer{}, &disk{}, newShelf()
 	a.issue("a")

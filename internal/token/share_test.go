@@ -189,7 +189,6 @@ func total(f []*instance, of func(*instance) *atomic.Int64) (n int64) {
 	return n
 }
 
-func askedBy(i *instance) *atomic.Int64 { return &i.asked }
 func adopted(i *instance) *atomic.Int64 { return &i.adopted }
 
 func holding(i *instance) { i.share.Hold = true }
@@ -342,7 +341,7 @@ func TestShareBound(t *testing.T) {
 		own := func(i *instance) {
 			n++
 			i.binding = keyNamed(fmt.Sprint(n / 2)) // two of each
-			i.server = &server{answer: func(k int) (*oauth.Response, error) {
+			i.server = &server{answer: func(int) (*oauth.Response, error) {
 				srv.set(func() { srv.in++ })
 				return &oauth.Response{AccessToken: fmt.Sprint("tok-", i.binding.Thumbprint()), ExpiresIn: time.Hour, Bearer: true, Binding: i.binding}, nil
 			}}

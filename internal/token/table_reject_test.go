@@ -73,6 +73,7 @@ func onDemand(l *Limits) { l.OnDemand = true }
 
 // both runs a test for tokens that are renewed, and for those that are not.
 func both(t *testing.T, test func(t *testing.T, change func(*Limits))) {
+	t.Helper()
 	for name, change := range map[string]func(*Limits){"renewed": nil, "on demand": onDemand} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { test(t, change) })
@@ -83,6 +84,7 @@ func both(t *testing.T, test func(t *testing.T, change func(*Limits))) {
 // TestTableReject: see TestReject.
 func TestTableReject(t *testing.T) {
 	both(t, func(t *testing.T, change func(*Limits)) {
+		t.Helper()
 		srv := &server{answer: lives(time.Hour)}
 		o, old := oneValue(t, srv, change)
 		srv.set(func() { srv.delay = time.Second })
@@ -141,6 +143,7 @@ func TestTableRejectInvalid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, change func(*Limits)) {
+				t.Helper()
 				srv := &server{answer: lives(time.Hour)}
 				o, old := oneValue(t, srv, change)
 				srv.set(func() { srv.delay, srv.answer = 2*time.Second, test.answer })
@@ -211,6 +214,7 @@ func gaps(srv *server, since int) []time.Duration {
 func TestTableRejectSpaced(t *testing.T) {
 	for _, life := range []time.Duration{time.Hour, 20 * time.Second} {
 		both(t, func(t *testing.T, change func(*Limits)) {
+			t.Helper()
 			srv := &server{answer: lives(time.Hour)}
 			o, _ := oneValue(t, srv, change)
 			srv.set(func() { srv.answer = lives(life) })
@@ -235,9 +239,9 @@ func TestTableRejectSpaced(t *testing.T) {
 				t.Errorf("a life of %s: %d requests", life, n)
 			}
 			if life == time.Hour {
-				want := []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300}
-				for i := range want {
-					want[i] *= time.Second
+				var want []time.Duration
+				for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300} {
+					want = append(want, time.Duration(seconds)*time.Second)
 				}
 				if got := gaps(srv, 2); !slices.Equal(got, want) {
 					t.Errorf("gaps %v", got)
@@ -268,6 +272,7 @@ func TestTableRejectHeeds(t *testing.T) {
 	busy := oauth.Failure{Kind: oauth.Unreachable, Status: 503, RetryAfter: time.Minute}
 	for _, failure := range []oauth.Failure{no, busy} {
 		both(t, func(t *testing.T, change func(*Limits)) {
+			t.Helper()
 			srv := &server{answer: lives(time.Hour)}
 			b := tableOf(t, nil, change)
 			o := &one{Table: b.Table, srv: srv, obs: b.obs, key: keyOf("a")}
@@ -315,6 +320,7 @@ func TestTableRejectHeeds(t *testing.T) {
 // TestTableRejectEnds: see TestRejectEnds.
 func TestTableRejectEnds(t *testing.T) {
 	both(t, func(t *testing.T, change func(*Limits)) {
+		t.Helper()
 		srv := &server{answer: lives(80 * time.Second)} // ends after 72s, due at 52s
 		b := tableOf(t, nil, change)
 		o := &one{Table: b.Table, srv: srv, obs: b.obs, key: keyOf("a")}
@@ -436,6 +442,7 @@ func (b *bench) refuse(value string) bool {
 // new values nor renewals waiting, and causes no more requests than max_new.
 func TestTableRejectFair(t *testing.T) {
 	both(t, func(t *testing.T, change func(*Limits)) {
+		t.Helper()
 		b := tableOf(t, &realm{life: 24 * time.Hour}, func(l *Limits) {
 			l.InFlight = 4
 			if change != nil {
@@ -500,6 +507,7 @@ func TestTableRejectFair(t *testing.T) {
 // when that is over, and nobody waits for it.
 func TestTableRejectOutage(t *testing.T) {
 	both(t, func(t *testing.T, change func(*Limits)) {
+		t.Helper()
 		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) {
 			l.InFlight = 1
 			if change != nil {
@@ -580,6 +588,7 @@ func TestTableRejectRenewals(t *testing.T) {
 // callers wait for that, and one of a closed table tells them.
 func TestTableRejectInLine(t *testing.T) {
 	both(t, func(t *testing.T, change func(*Limits)) {
+		t.Helper()
 		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) {
 			l.InFlight = 1
 			if change != nil {
