@@ -67,9 +67,9 @@ type Guard func(context.Context) error
 type Open func(context.Context) (*Session, error)
 
 const (
-	saveTimeout = 5 * time.Second  // for all that is done to save an answer
-	lookEvery   = 3 * time.Second  // how often a failing credential looks for a new login
-	slowestSave = 30 * time.Second // between two tries of a save that fails
+	saveTimeout = 5 * time.Second // for all that is done to save an answer
+	lookEvery   = 3 * time.Second // how often a failing credential looks for a new login
+	slowestSave = 5 * time.Second // between two tries of a save that fails: another may be waiting for it
 )
 
 // Chain spends rotating refresh tokens (RFC 6749 §6), one after the other, so

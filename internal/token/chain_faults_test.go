@@ -396,7 +396,7 @@ func TestSaveFails(t *testing.T) {
 			}
 			tries := len(p.log())
 			pass(10 * time.Minute)
-			if n := len(p.log()) - tries; n < 20 || n > 3*21 {
+			if n := len(p.log()) - tries; n < 120 || n > 3*121 {
 				t.Errorf("%d calls in ten minutes", n)
 			}
 			wantSpent(t, p, "a.1", "a.2")

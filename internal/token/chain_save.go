@@ -192,6 +192,8 @@ func (c *Chain) put(ctx context.Context, s *Session, p saving) error {
 		if err := s.Store.KeepAside(ctx); err != nil {
 			return fmt.Errorf("%w: %w", ErrStorage, err)
 		}
+	case err != nil && p.record.RefreshToken == p.spent:
+		return fmt.Errorf("%w: %w", ErrStorage, err) // it brings nothing new, and what is there may be newer
 	}
 	return c.save(ctx, s, p.record)
 }
