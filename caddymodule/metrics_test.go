@@ -51,7 +51,9 @@ func TestMetrics(t *testing.T) {
 	p.auth.SetFault(nil)
 	eventually(t, "a token", func() bool { return p.get("/").status == 200 })
 	p.want(p.get("/", "Authorization", "x"), 400)
-	eventually(t, "a renewal", func() bool { return p.auth.Issued() >= 2 })
+	eventually(t, "a renewal", func() bool {
+		return p.series()[`token_requests_total{credential="crm",grant="client_credentials",reason="scheduled",result="success"}`] >= 2
+	})
 	s := p.series()
 	now := float64(time.Now().Unix())
 	for name, ok := range map[string]func(float64) bool{
