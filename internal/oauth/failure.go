@@ -57,6 +57,9 @@ type Failure struct {
 	Description string
 	// RetryAfter is how long the server asked to be left alone, 0 if it did not.
 	RetryAfter time.Duration
+	// ServerTime is the server's clock when it answered (RFC 9110 §6.6.1), zero
+	// where it does not tell.
+	ServerTime time.Time
 	// Lost tells that the server may have done what was asked and that its
 	// answer did not come: the request was written and no complete answer was
 	// read, or the answer was a 500, 502, 504 or a 2xx that cannot be read. What

@@ -35,6 +35,11 @@ type Response struct {
 	Scopes []string
 	// Missing are the scopes that were asked for and not granted.
 	Missing []string
+	// Type is the token's type as it is sent: Bearer, DPoP or N_A.
+	Type string
+	// ServerTime is the server's clock when it answered (RFC 9110 §6.6.1), zero
+	// where it does not tell.
+	ServerTime time.Time
 	// Bearer is false for a token outside the b64token of RFC 6750 §2.1, which
 	// some upstreams may not take.
 	Bearer bool
@@ -144,17 +149,17 @@ func (r *Request) failed(a *answer, doc document, parseErr error, m mask) *Failu
 func (a *answer) failure(m mask, kind Kind, code, description string, err error) *Failure {
 	return &Failure{
 		Kind: kind, Status: a.status, Code: m.code(code), Description: m.description(description),
-		RetryAfter: a.retryAfter, Err: err,
+		RetryAfter: a.retryAfter, ServerTime: a.date, Err: err,
 	}
 }
 
 func (r *Request) token(doc document, a *answer) (*Response, error) {
-	res := &Response{}
+	res := &Response{ServerTime: a.date}
 	var err error
 	if res.AccessToken, err = accessToken(doc, or(r.Fields.AccessToken, "access_token")); err != nil {
 		return nil, err
 	}
-	if err := r.checkType(doc, or(r.Fields.TokenType, "token_type")); err != nil {
+	if res.Type, err = r.checkType(doc, or(r.Fields.TokenType, "token_type")); err != nil {
 		return nil, err
 	}
 	res.Bearer = isB64Token(res.AccessToken)
@@ -194,7 +199,7 @@ func accessToken(doc document, path string) (string, error) {
 // checkType refuses a token of another type than was asked for (RFC 6749
 // §7.1). A missing type is a bearer token; BearerToken is Apigee's word for it.
 // A bearer token in place of a bound one would be a downgrade (RFC 9449 §5).
-func (r *Request) checkType(doc document, path string) error {
+func (r *Request) checkType(doc document, path string) (string, error) {
 	v := doc.lookup(path)
 	given, isString := v.(string)
 	wanted := r.TokenType
@@ -202,16 +207,16 @@ func (r *Request) checkType(doc document, path string) error {
 		given = strings.ToLower(given)
 		switch {
 		case v == nil, isString && slices.Contains([]string{"", "bearer", "bearertoken"}, given):
-			return nil
+			return "Bearer", nil
 		case wanted == "N_A" && given == "n_a":
-			return nil
+			return wanted, nil
 		}
 		wanted = "Bearer"
 	}
 	if strings.EqualFold(given, wanted) {
-		return nil
+		return wanted, nil
 	}
-	return fmt.Errorf("%s is not %s", path, wanted)
+	return "", fmt.Errorf("%s is not %s", path, wanted)
 }
 
 // isB64Token tells whether a token is one of RFC 6750 §2.1.
@@ -242,6 +247,10 @@ func scopes(v any, requested []string) []string {
 	return out
 }
 
+// ErrPage is an answer that was made for a browser: a proxy's, a gateway's, or
+// that of another address than the token endpoint's.
+var ErrPage = errors.New("the answer is a page (HTML or XML), not a token response: is this the token endpoint, or a proxy's page?")
+
 // document is an answer's body, whichever way it was written.
 type document map[string]any
 
@@ -269,7 +278,7 @@ func parse(a *answer) (document, error) {
 	}
 	mediaType, _, _ := mime.ParseMediaType(a.contentType)
 	if mediaType == "text/html" || body[0] == '<' {
-		return nil, errors.New("the answer is a page (HTML or XML), not a token response: is this the token endpoint, or a proxy's page?")
+		return nil, ErrPage
 	}
 	if mediaType == "application/x-www-form-urlencoded" || mediaType == "text/plain" {
 		if values, err := url.ParseQuery(string(body)); err == nil && bytes.ContainsRune(body, '=') {
