@@ -84,7 +84,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// the error routes may lead to another upstream
 		h.inject.withdraw(r.Header, c.token)
 	case seen != nil && seen.refused && !refusalClaimed(r.Context()):
-		h.inject.countUnreplayed(h.inject.rejected(c, seen.invalid))
+		h.inject.countUnreplayed(h.inject.rejected(r.Context(), c, seen.invalid))
 	}
 	return err
 }

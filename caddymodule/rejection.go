@@ -74,15 +74,15 @@ func challenges(h http.Header, code string, schemes ...string) bool {
 
 // rejected has another token asked for in place of one that an upstream refused,
 // and tells whether a request for it is under way.
-func (i *injector) rejected(c carried, invalid bool) bool {
+func (i *injector) rejected(ctx context.Context, c carried, invalid bool) bool {
 	if i.source != nil {
-		return i.source.Reject(c.token, invalid)
+		return i.source.Reject(ctx, c.token, invalid)
 	}
 	requester, err := i.entry.asking(c.claim)
 	if err != nil {
 		return false // the client's own token has ended meanwhile
 	}
-	return i.entry.tokens.Reject(c.claim.key, c.token, invalid, requester)
+	return i.entry.tokens.Reject(ctx, c.claim.key, c.token, invalid, requester)
 }
 
 // instead is another token than one that was refused, nil if there is none: it

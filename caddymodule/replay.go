@@ -125,7 +125,7 @@ func (t *Transport) keep(attempt *http.Request, tok *token.Token) *keptBody {
 func (t *Transport) afterRefusal(attempt *http.Request, c carried, kept *keptBody, res *http.Response) (*http.Response, error) {
 	claimRefusal(attempt.Context())
 	invalid := namesToken(res.Header)
-	refreshing := t.inject.rejected(c, invalid)
+	refreshing := t.inject.rejected(attempt.Context(), c, invalid)
 	if kept != nil && t.Replay.allows(attempt, invalid) {
 		ctx, stop := kept.watch(attempt.Context())
 		defer stop()
@@ -147,7 +147,7 @@ func (t *Transport) replay(attempt *http.Request, c carried, kept *keptBody) (*h
 	attempt.Header[t.inject.header] = []string{t.inject.text(c.token)}
 	res, err := t.send(attempt, c.token, kept)
 	if err == nil && t.inject.refuses(res) {
-		t.inject.countUnreplayed(t.inject.rejected(c, namesToken(res.Header)))
+		t.inject.countUnreplayed(t.inject.rejected(attempt.Context(), c, namesToken(res.Header)))
 	}
 	return res, err
 }

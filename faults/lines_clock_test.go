@@ -116,7 +116,7 @@ var clockCourses = map[when]func(*bubble){
 		b.source.Start()
 		b.pass(time.Minute)
 		b.auth.SetFault(authserver.Hang())
-		if t := b.source.Token(); t == nil || !b.source.Reject(t, true) {
+		if t := b.source.Token(); t == nil || !b.source.Reject(context.Background(), t, true) {
 			b.Fatal("no refresh was started")
 		}
 		b.jumps()

@@ -27,11 +27,12 @@ type rejection struct {
 // Reject notes that an upstream refused a token, and asks for another one.
 // invalid tells that it named the token itself as the reason (RFC 6750 §3.1):
 // then new requests wait for the answer, as long as they would without a token.
-// All refusals of one token are one, and those of an earlier one are none.
+// All refusals of one token are one, and those of an earlier one are none. ctx is
+// that of the refused request.
 //
 // It is true if a token request is under way; false where the token is another
 // by now, or where the last request so caused was made too recently.
-func (s *Source) Reject(t *Token, invalid bool) bool {
+func (s *Source) Reject(ctx context.Context, t *Token, invalid bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := s.current()
@@ -51,7 +52,7 @@ func (s *Source) Reject(t *Token, invalid bool) bool {
 			}
 			return false
 		}
-		s.request(Rejected)
+		s.request(Rejected, ctx)
 	}
 	if invalid && s.inFlight != nil && !s.spared {
 		s.withheld = true

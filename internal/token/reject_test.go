@@ -20,7 +20,7 @@ func TestReject(t *testing.T) {
 		srv.set(func() { srv.delay = time.Second })
 		old := s.Token()
 		for range 100 {
-			if !s.Reject(old, false) {
+			if !s.Reject(t.Context(), old, false) {
 				t.Fatal("no request is under way")
 			}
 			if value(s) != "tok-1" {
@@ -31,7 +31,7 @@ func TestReject(t *testing.T) {
 			t.Fatalf("got %+v", other)
 		}
 		pass(time.Minute)
-		if s.Reject(old, true) || srv.count() != 2 || value(s) != "tok-2" || s.Snapshot().Suspect {
+		if s.Reject(t.Context(), old, true) || srv.count() != 2 || value(s) != "tok-2" || s.Snapshot().Suspect {
 			t.Errorf("an older token: %d requests, held %q", srv.count(), value(s))
 		}
 		if a := obs.last(); a.Reason != Rejected {
@@ -70,7 +70,7 @@ func TestRejectInvalid(t *testing.T) {
 				pass(time.Minute)
 				srv.set(func() { srv.delay, srv.answer = 2*time.Second, test.answer })
 				old := s.Token()
-				s.Reject(old, true)
+				s.Reject(t.Context(), old, true)
 				if value(s) != "" {
 					t.Fatalf("%q is in use", value(s))
 				}
@@ -104,16 +104,16 @@ func TestRejectSpared(t *testing.T) {
 		pass(time.Minute)
 		srv.set(func() { srv.delay = 8 * time.Second })
 		old := s.Token()
-		s.Reject(old, true)
+		s.Reject(t.Context(), old, true)
 		if tok, err := s.Wait(t.Context(), time.Second); err != nil || tok != old {
 			t.Fatalf("got %+v, %v", tok, err)
 		}
-		if !s.Reject(old, true) || s.Token() != old {
+		if !s.Reject(t.Context(), old, true) || s.Token() != old {
 			t.Error("it is withheld once more")
 		}
 		pass(time.Minute)
 		srv.set(func() { srv.delay = time.Second })
-		if tok := s.Token(); !s.Reject(tok, true) || s.Token() != nil {
+		if tok := s.Token(); !s.Reject(t.Context(), tok, true) || s.Token() != nil {
 			t.Error("the next one is not withheld")
 		}
 	})
@@ -129,7 +129,7 @@ func TestRejectSpaced(t *testing.T) {
 		refuse := func(d time.Duration) { // whatever is held, for a time
 			for range d / (100 * time.Millisecond) {
 				if tok := s.Token(); tok != nil {
-					s.Reject(tok, true)
+					s.Reject(t.Context(), tok, true)
 				} else {
 					t.Fatal("a request has to wait")
 				}
@@ -168,7 +168,7 @@ func TestRejectHeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := &server{answer: lives(time.Hour)}
 		s, obs := start(t, srv, 0)
-		if s.Reject(s.Token(), true) || srv.count() != 1 || value(s) != "tok-1" {
+		if s.Reject(t.Context(), s.Token(), true) || srv.count() != 1 || value(s) != "tok-1" {
 			t.Errorf("at once behind a success: %d requests", srv.count())
 		}
 		pass(successGap)
@@ -180,10 +180,10 @@ func TestRejectHeeds(t *testing.T) {
 		busy := down
 		busy.RetryAfter = time.Minute
 		srv.set(func() { srv.answer = fails(busy) })
-		s.Reject(s.Token(), true)
+		s.Reject(t.Context(), s.Token(), true)
 		pass(time.Second)
 		for range 58 {
-			if s.Reject(s.Token(), true) {
+			if s.Reject(t.Context(), s.Token(), true) {
 				t.Fatal("within Retry-After")
 			}
 			pass(time.Second)
@@ -207,7 +207,7 @@ func TestRejectEnds(t *testing.T) {
 		pass(5 * time.Second)
 		srv.set(func() { srv.delay, srv.answer = 8*time.Second, fails(down) })
 		old := s.Token()
-		s.Reject(old, true)
+		s.Reject(t.Context(), old, true)
 		pass(4500 * time.Millisecond) // past its end
 		if tok, err := s.Wait(t.Context(), time.Second); err == nil {
 			t.Errorf("got %+v", tok)
@@ -221,7 +221,7 @@ func TestRejectEnds(t *testing.T) {
 		if other := s.Other(t.Context(), old, time.Minute); other != nil {
 			t.Errorf("got %+v", other)
 		}
-		if s.Reject(old, true) {
+		if s.Reject(t.Context(), old, true) {
 			t.Error("a closed source asks")
 		}
 	})

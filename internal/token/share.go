@@ -117,7 +117,7 @@ func (h *Share) Request(ctx context.Context, on Occasion, open OpenShared, ask A
 	if on.Held != nil && on.Suspect {
 		h.refuse(on.Held.Value)
 	}
-	v := &visit{Share: h, Shared: s, on: on, ask: ask, over: over}
+	v := &visit{Share: h, Shared: s, on: on, ask: ask, over: over, began: time.Now().Round(0)}
 	res, err := v.request(ctx, looking)
 	switch {
 	case res == nil:

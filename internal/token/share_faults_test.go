@@ -93,7 +93,7 @@ func TestShareHostileSpacing(t *testing.T) {
 				r.Forced = &forced{At: time.Now().UTC(), Spacing: spacing}
 				shelf.put(r)
 				before := shelf.granted()
-				i.Reject(i.Token(), false)
+				i.Reject(t.Context(), i.Token(), false)
 				pass(6 * time.Minute)
 				if n := srv.count(); n != 2 {
 					t.Errorf("%d requests, want the refused token replaced", n)
@@ -326,7 +326,7 @@ func TestShareSkewedSpacing(t *testing.T) {
 		r := shelf.record()
 		r.Forced = &forced{At: time.Now().Add(3 * time.Second).UTC(), Spacing: time.Minute}
 		shelf.put(r)
-		i.Reject(i.Token(), false)
+		i.Reject(t.Context(), i.Token(), false)
 		pass(30 * time.Second)
 		if srv.count() != 1 {
 			t.Errorf("%d requests within the spacing", srv.count()-1)

@@ -19,7 +19,7 @@ func TestShareImpatient(t *testing.T) {
 		shelf.set(func() { shelf.held = true })
 		defer shelf.set(func() { shelf.held = false })
 		tok := i.Token()
-		i.Reject(tok, true)
+		i.Reject(t.Context(), tok, true)
 		began := time.Now()
 		got, err := i.Wait(t.Context(), 5*time.Second)
 		if err != nil || got.Value == tok.Value {
@@ -30,7 +30,7 @@ func TestShareImpatient(t *testing.T) {
 		}
 		pass(time.Minute)
 		tok = i.Token()
-		i.Reject(tok, false)
+		i.Reject(t.Context(), tok, false)
 		began = time.Now()
 		if other := i.Other(t.Context(), tok, 5*time.Second); other == nil || time.Since(began) > 1500*time.Millisecond {
 			t.Errorf("for a replay: %v after %s", other, time.Since(began))

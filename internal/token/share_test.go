@@ -305,7 +305,7 @@ func TestShareRejected(t *testing.T) {
 		pass(time.Minute)
 		old := f[0].Token()
 		for _, i := range f {
-			i.Reject(i.Token(), true)
+			i.Reject(t.Context(), i.Token(), true)
 		}
 		pass(10 * time.Second)
 		if srv.count() != 2 {
@@ -321,7 +321,7 @@ func TestShareRejected(t *testing.T) {
 		for range 600 {
 			for _, i := range f {
 				if tok := i.Token(); tok != nil {
-					i.Reject(tok, false)
+					i.Reject(t.Context(), tok, false)
 				}
 			}
 			pass(time.Second)

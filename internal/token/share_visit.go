@@ -19,7 +19,8 @@ type visit struct {
 	ask  Ask
 	over func() // gives back the turn
 
-	known  bool // what the record held when the server was asked
+	began  time.Time // by the wall clock
+	known  bool      // what the record held when the server was asked
 	sent   instant
 	asleep time.Duration // until then
 }
@@ -58,9 +59,14 @@ func (v *visit) load(ctx context.Context) (*sharedRecord, error) {
 
 // adopt takes over what another instance was given, nil if that is of no use.
 func (v *visit) adopt(r *sharedRecord) *oauth.Response {
-	wanted := v.other(r, v.Binding)
-	if v.on.Held != nil {
+	wanted := false
+	switch {
+	case v.on.Reason == Forced: // whoever wishes for it wants what the server gives now
+		wanted = r.Obtained.Add(r.Took).After(v.began) && v.usable(r, v.Binding, nil)
+	case v.on.Held != nil:
 		wanted = v.newer(r, v.Binding, v.on.Held)
+	default:
+		wanted = v.other(r, v.Binding)
 	}
 	if !wanted {
 		return nil

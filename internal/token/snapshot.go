@@ -12,6 +12,13 @@ type Snapshot struct {
 	// used (zero if none is held).
 	Held    bool
 	Expires time.Time
+	// Sent is when the newest token's request was sent, from where its life
+	// counts; Stops when it stops being used, and Ends when the server says that
+	// it ends, be that over or not; Due when it was to be renewed, as planned
+	// when it came. Zero if none has come.
+	Sent, Stops, Ends, Due time.Time
+	// Requesting tells whether a token request is under way.
+	Requesting bool
 	// Obtained is when the last token request succeeded, zero if none did.
 	Obtained time.Time
 	// Lifetime is what the newest token had when its request was sent.
@@ -39,12 +46,13 @@ func (s *Source) Snapshot() Snapshot {
 }
 
 func (s *Source) snapshot() Snapshot {
-	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained, Suspect: s.suspect}
+	snap := Snapshot{Failures: s.failures, Failure: s.failure, Obtained: s.obtained, Suspect: s.suspect, Requesting: s.inFlight != nil}
 	if s.started {
 		snap.Next = s.next.wall()
 	}
 	if s.last != nil {
 		snap.tell(s.last, !s.closed)
+		snap.Due = s.due.wall()
 	}
 	return snap
 }
@@ -53,6 +61,7 @@ func (s *Source) snapshot() Snapshot {
 // given out any more, however long it lives.
 func (s *Snapshot) tell(t *Token, usable bool) {
 	s.Lifetime, s.Assumed = t.end.sub(t.sent), t.assumed
+	s.Sent, s.Stops, s.Ends = t.sent.wall(), t.until.wall(), t.end.wall()
 	if t.granted != nil {
 		s.Scopes, s.Missing = t.granted.scopes, t.granted.missing
 	}

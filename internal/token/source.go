@@ -18,11 +18,15 @@ const (
 	Scheduled Reason = "scheduled" // the token held is due, or an earlier request failed
 	Demand    Reason = "demand"    // a request came and no token was held
 	Rejected  Reason = "rejected"  // an upstream refused the token held
+	Forced    Reason = "forced"    // an operator wished for it
 )
 
 // Occasion is what is known when a token request is to be made.
 type Occasion struct {
 	Reason Reason
+	// Cause is the context of what caused the request, for the values in it
+	// alone; nil where nobody did.
+	Cause context.Context
 	// Limit is how long the token request may take. What else is done for it,
 	// in a storage, has limits of its own.
 	Limit time.Duration
@@ -95,6 +99,7 @@ type Source struct {
 	waiting   int                     // callers, also while none is under way
 	vain      time.Duration           // the longest that somebody has waited since the last success
 	last      *Token                  // the newest token, even if it has expired
+	due       instant                 // when that was to be renewed, as planned when it came
 	lapsed    bool                    // its expiry has been told
 	looking   bool                    // at the files
 	failures  int                     // in a row
@@ -104,6 +109,7 @@ type Source struct {
 	cause     Reason                  // of that
 	rejection
 	floor    instant   // the server's Retry-After: none before this
+	forced   instant   // when an operator last wished for another token
 	obtained time.Time // of the last success
 }
 
@@ -136,7 +142,7 @@ func (s *Source) Start() {
 		return
 	}
 	s.started = true
-	s.request(Start)
+	s.request(Start, nil)
 }
 
 // Close ends the source. A request under way publishes nothing any more, and
@@ -169,7 +175,7 @@ func (s *Source) current() *Token {
 }
 
 // request starts a token request unless one is under way. Called with the lock.
-func (s *Source) request(reason Reason) {
+func (s *Source) request(reason Reason, cause context.Context) {
 	if s.inFlight != nil || s.closed || s.requester == nil {
 		return
 	}
@@ -179,7 +185,7 @@ func (s *Source) request(reason Reason) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.waited, s.spared = make(chan struct{}), false
 	s.inFlight, s.next, s.cause = cancel, now(), Scheduled
-	go s.run(ctx, cancel, s.requester, Occasion{Reason: reason, Limit: s.policy.Timeout, Held: s.current(), Suspect: s.suspect, Waited: s.waited})
+	go s.run(ctx, cancel, s.requester, Occasion{Reason: reason, Cause: cause, Limit: s.policy.Timeout, Held: s.current(), Suspect: s.suspect, Waited: s.waited})
 	if s.waiting > 0 {
 		s.hurry()
 	}
@@ -234,7 +240,7 @@ func (s *Source) succeed(res *oauth.Response, sent, arrived instant) (same bool,
 	s.last, s.lapsed = t, false
 	s.suspect, s.withheld = s.suspect && same, false
 	s.failures, s.failure, s.floor, s.vain = 0, nil, 0, 0
-	s.next, s.planned = due, due
+	s.next, s.planned, s.due = due, due, due
 	s.obtained = time.Now()
 	return same, nil
 }
@@ -313,7 +319,7 @@ func (s *Source) wake() {
 		switch {
 		case t >= s.next:
 			s.acceptedSoFar()
-			s.request(s.cause)
+			s.request(s.cause, nil)
 		case s.failure != nil && !s.looking:
 			s.looking = true
 			go s.lookAtFiles(s.requester)
@@ -362,7 +368,7 @@ func (s *Source) clockMoved(slept time.Duration) {
 		s.held.p.CompareAndSwap(s.last, t)
 		s.last = t
 	}
-	s.floor = s.floor.add(-slept)
+	s.floor, s.due = s.floor.add(-slept), s.due.add(-slept)
 	if s.failure == nil || slept > 0 {
 		s.next = min(s.next, max(now(), s.floor))
 	}

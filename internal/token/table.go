@@ -102,7 +102,7 @@ func (t *Table) Wait(ctx context.Context, key Key, most time.Duration, requester
 	if tok := t.Token(key); tok != nil {
 		return tok, nil
 	}
-	tok, f, err := t.join(key, requester)
+	tok, f, err := t.join(ctx, key, requester)
 	if f == nil {
 		return tok, err
 	}
@@ -121,7 +121,7 @@ func (t *Table) Wait(ctx context.Context, key Key, most time.Duration, requester
 }
 
 // join finds the request that a caller is to wait for, or makes one.
-func (t *Table) join(key Key, requester func() Requester) (*Token, *fetch, error) {
+func (t *Table) join(ctx context.Context, key Key, requester func() Requester) (*Token, *fetch, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -140,6 +140,7 @@ func (t *Table) join(key Key, requester func() Requester) (*Token, *fetch, error
 			return nil, nil, err
 		}
 		e = t.insert(key, requester(), at)
+		e.fetch.cause = ctx
 		defer t.dispatch(at)
 	}
 	e.used.Store(int64(at))

@@ -33,6 +33,7 @@ type fetch struct {
 	entry    *entry
 	first    bool
 	rejected bool // an upstream caused it
+	cause    context.Context
 	stage    stage
 	probe    bool           // of a server that failed
 	failures int            // in a row, of this value, before

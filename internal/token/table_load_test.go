@@ -218,7 +218,7 @@ func TestTableRaces(t *testing.T) {
 					again := func() Requester { return source }
 					switch {
 					case tok != nil && i%3 == 0:
-						tab.Reject(key, tok, i%2 == 0, again)
+						tab.Reject(t.Context(), key, tok, i%2 == 0, again)
 						tab.Other(ctx, key, tok, time.Duration(i%3)*time.Millisecond)
 					case i%50 == 0:
 						tab.Snapshot()

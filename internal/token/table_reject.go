@@ -22,7 +22,7 @@ type suspicion struct {
 // all of them, however many values an upstream refuses.
 //
 // requester is as that of Wait, and is called where the entry has kept none.
-func (t *Table) Reject(key Key, tok *Token, invalid bool, requester func() Requester) bool {
+func (t *Table) Reject(ctx context.Context, key Key, tok *Token, invalid bool, requester func() Requester) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.find(&key)
@@ -47,6 +47,7 @@ func (t *Table) Reject(key Key, tok *Token, invalid bool, requester func() Reque
 			e.requester = requester()
 		}
 		e.askAgain()
+		e.fetch.cause = ctx
 		t.dispatch(at)
 	}
 	if invalid && e.asking() && !s.spared {

@@ -46,7 +46,7 @@ func (o *one) wait(t *testing.T, most time.Duration) *Token {
 }
 
 func (o *one) refuse(tok *Token, invalid bool) bool {
-	return o.Reject(o.key, tok, invalid, o.requester)
+	return o.Reject(context.Background(), o.key, tok, invalid, o.requester)
 }
 
 func (o *one) value() string {
@@ -118,7 +118,7 @@ func TestTableReject(t *testing.T) {
 		if o.Other(t.Context(), o.key, o.Token(o.key), time.Minute) != nil || o.Other(t.Context(), keyOf("b"), old, time.Minute) != nil {
 			t.Error("there is no other")
 		}
-		if o.Reject(keyOf("b"), old, true, o.requester) || srv.count() != 2 {
+		if o.Reject(t.Context(), keyOf("b"), old, true, o.requester) || srv.count() != 2 {
 			t.Error("asked for a value that is not known")
 		}
 	})
@@ -384,7 +384,7 @@ func TestTableRejectRequester(t *testing.T) {
 			pass(time.Minute)
 			called := 0
 			for range 10 {
-				b.Reject(keyOf("a"), b.Token(keyOf("a")), false, func() Requester { called++; return &seeker{r, "the client's"} })
+				b.Reject(t.Context(), keyOf("a"), b.Token(keyOf("a")), false, func() Requester { called++; return &seeker{r, "the client's"} })
 			}
 			synctest.Wait()
 			if called != 1 || kept() {
@@ -413,7 +413,7 @@ func TestTableRejectRequester(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		o, tok := oneValue(t, &server{answer: lives(time.Hour)}, nil)
-		if !o.Reject(o.key, tok, false, nil) {
+		if !o.Reject(t.Context(), o.key, tok, false, nil) {
 			t.Error("what makes the renewals makes no request")
 		}
 	})
@@ -435,7 +435,7 @@ func (b *bench) fill(t *testing.T, name string, n int) {
 // refuse has an upstream refuse what is held for a value.
 func (b *bench) refuse(value string) bool {
 	tok := b.Token(keyOf(value))
-	return tok != nil && b.Reject(keyOf(value), tok, true, func() Requester { return &seeker{b.realm, value} })
+	return tok != nil && b.Reject(context.Background(), keyOf(value), tok, true, func() Requester { return &seeker{b.realm, value} })
 }
 
 // TestTableRejectFair: who has each token of many values refused keeps neither

@@ -53,7 +53,7 @@ func (t *Table) begin(f *fetch, at instant) {
 	t.outage.probing = f.probe
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f.cancel = cancel
-	go t.run(ctx, f, f.entry.requester, f.entry.occasion(f.reason(), at))
+	go t.run(ctx, f, f.entry.requester, f.entry.occasion(f, at))
 }
 
 // run makes one request, in a context of its own.
@@ -86,8 +86,8 @@ func (f *fetch) reason() Reason {
 }
 
 // occasion is what is known of the value when its request is begun.
-func (e *entry) occasion(reason Reason, at instant) Occasion {
-	on := Occasion{Reason: reason, Limit: e.table.policy.Timeout, Held: e.current(at)}
+func (e *entry) occasion(f *fetch, at instant) Occasion {
+	on := Occasion{Reason: f.reason(), Cause: f.cause, Limit: e.table.policy.Timeout, Held: e.current(at)}
 	if s := e.suspicion; s != nil {
 		on.Suspect, s.spared = s.suspect, false
 	}

@@ -21,7 +21,7 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 	var timeout <-chan time.Time
 	deadline := now().add(most)
 	for {
-		t, settled, err := s.poll(deadline, most)
+		t, settled, err := s.poll(ctx, deadline, most)
 		if t != nil || err != nil {
 			return t, err
 		}
@@ -46,7 +46,7 @@ func (s *Source) Wait(ctx context.Context, most time.Duration) (*Token, error) {
 // poll is one look at the state by a caller that has no token and waits until
 // a deadline. It starts a request if none is under way and none is being held
 // back, as by a Retry-After.
-func (s *Source) poll(deadline instant, most time.Duration) (*Token, <-chan struct{}, error) {
+func (s *Source) poll(ctx context.Context, deadline instant, most time.Duration) (*Token, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.held.load(); t != nil {
@@ -66,7 +66,7 @@ func (s *Source) poll(deadline instant, most time.Duration) (*Token, <-chan stru
 		return nil, nil, s.failure // nothing can come before the caller gives up
 	}
 	if s.started && now() >= s.next {
-		s.request(Demand)
+		s.request(Demand, ctx)
 	}
 	s.stays()
 	return nil, s.settled, nil
