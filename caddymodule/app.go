@@ -44,6 +44,7 @@ type App struct {
 	EncryptionKeys []string `json:"encryption_keys,omitempty"`
 
 	logger    *zap.Logger
+	emitter   *emitter
 	storage   certmagic.Storage
 	store     *store.Store
 	toldPlain bool
@@ -69,6 +70,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	if err := a.openStore(ctx); err != nil {
+		return err
+	}
+	var err error
+	if a.emitter, err = newEmitter(ctx); err != nil {
 		return err
 	}
 	for _, name := range sorted(a.Credentials) {
@@ -129,7 +134,8 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if err != nil {
 		return nil, err
 	}
-	at := &attachment{entry: e, requester: newRequester(c), logger: a.logger}
+	at := &attachment{entry: e, requester: newRequester(c), logger: a.logger, emitter: a.emitter}
+	at.routed.Store(inline)
 	if e.chain != nil {
 		at.requester.keeper = &keeper{name: name, chain: e.chain, store: a.store}
 	}
@@ -157,8 +163,8 @@ func (a *App) warn(name string, c *Credential) {
 	}
 }
 
-// credential finds one that is named in a route.
-func (a *App) credential(name string) (*entry, error) {
+// credential finds one that is named in the config.
+func (a *App) credential(name string) (*attachment, error) {
 	if _, ok := a.Credentials[name]; !ok { // those written in place have names, too
 		return nil, unknownCredential(name, sorted(a.Credentials))
 	}
@@ -166,7 +172,7 @@ func (a *App) credential(name string) (*entry, error) {
 	defer a.mu.Unlock()
 	for key, at := range a.keys {
 		if key.name == name {
-			return at.entry, nil
+			return at, nil
 		}
 	}
 	return nil, fmt.Errorf("credential '%s' could not be loaded", name)
@@ -217,6 +223,7 @@ func (a *App) Cleanup() error {
 		_, err := pool.Delete(key)
 		errs = append(errs, err)
 	}
+	a.emitter.close()
 	return errors.Join(errs...)
 }
 

@@ -203,7 +203,12 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return app.(*App).credential(i.Credential)
+	at, err := app.(*App).credential(i.Credential)
+	if err != nil {
+		return nil, err
+	}
+	at.routed.Store(true)
+	return at.entry, nil
 }
 
 // apply puts the token on a request's header, or tells why the request must
@@ -254,6 +259,7 @@ func (i *injector) await(r *http.Request) (carried, outcome, *refusal) {
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
 	t, err := i.source.Wait(r.Context(), i.wait)
+	i.traceWait(r.Context(), start, err)
 	if err != nil {
 		return carried{}, unavailable, i.refuseFor(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/grants"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/advice"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
@@ -20,8 +20,8 @@ import (
 // each attempt. It remembers the state through reloads; the logger is lent.
 type journal struct {
 	name   string
-	login  string // what mends a refresh token that has ended
-	many   bool   // a template: what is wrong with one value is not told
+	facts  advice.Facts
+	many   bool // a template: what is wrong with one value is not told
 	logger atomic.Pointer[zap.Logger]
 
 	mu      sync.Mutex
@@ -32,14 +32,7 @@ type journal struct {
 }
 
 func newJournal(name string, c *Credential) *journal {
-	j := &journal{name: name, many: c.template.is()}
-	if c.refreshing() {
-		j.login = "write a new one into the grant refresh_token"
-		if _, ok := c.grant.(*grants.AuthorizationCode); ok {
-			j.login = "run: caddy upstream-auth login " + name
-		}
-	}
-	return j
+	return &journal{name: name, facts: c.facts(name), many: c.template.is()}
 }
 
 func (j *journal) log() *zap.Logger {
@@ -97,6 +90,17 @@ func (j *journal) attempted(a token.Attempt) {
 // 6749 §5.2).
 var aboutClient = []string{"invalid_client", "unauthorized_client", "unsupported_grant_type"}
 
+// failingSince is when the first of the failures in a row was told of, zero
+// while all is well.
+func (j *journal) failingSince() time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failing == "" {
+		return time.Time{}
+	}
+	return j.since
+}
+
 // note warns of a condition when it begins or changes, and not again.
 func (j *journal) note(subject string, holds bool, message string, fields ...zap.Field) {
 	j.mu.Lock()
@@ -138,8 +142,10 @@ func (j *journal) failed(a token.Attempt) {
 	if waiting {
 		state += ", waiting"
 	}
-	advice := j.advice(f)
-	state += advice
+	lasts := forPerson(f)
+	if lasts != nil {
+		state += lasts.Error()
+	}
 	if f.Kind == oauth.Refused && f.Status == 0 { // nothing was sent: the cause is here
 		state += f.Err.Error()
 	}
@@ -167,16 +173,14 @@ func (j *journal) failed(a token.Attempt) {
 	if f.Err != nil {
 		fields = append(fields, zap.NamedError("cause", f.Err))
 	}
-	if advice != "" {
-		fields = append(fields, zap.String("advice", advice))
-	}
+	fields = append(fields, j.advice(f))
 	if j.many {
 		j.log().Error("token request failed; tokens that are held serve on, and other values are turned away", fields...)
 		return
 	}
 	if a.Held {
 		level := zap.WarnLevel
-		if advice != "" { // it may not pass by itself
+		if lasts != nil {
 			level = zap.ErrorLevel
 		}
 		j.log().Log(level, "token request failed; the token held stays in use", append(fields, zap.Time("token_expires", a.Expires))...)
@@ -189,21 +193,21 @@ func (j *journal) failed(a token.Attempt) {
 	j.log().Error("token request failed and no token is held; requests are turned away until one is obtained", fields...)
 }
 
-// advice says what to do about a failure that has to do with a refresh token.
-func (j *journal) advice(f *oauth.Failure) string {
-	switch {
-	case errors.Is(f, token.ErrLoginRequired):
-		return j.login
-	case errors.Is(f, token.ErrEnded):
-		return "the server takes the refresh token no more; " + j.login + "; the new one is used within seconds, without a reload"
-	case errors.Is(f, token.ErrUnreadable):
-		return "mend the cause, or " + j.login + ", which keeps what is stored now beside it"
-	case errors.Is(f, token.ErrStorage):
-		return "see to Caddy's storage: no refresh token is spent while what comes of it cannot be stored"
-	case errors.Is(f, token.ErrAnswerLost):
-		return "the refresh token is tried again when the access token has ended; if the server then refuses it, " + j.login
+// advice says what is wrong, and what to do.
+func (j *journal) advice(f *oauth.Failure) zap.Field {
+	a := advice.For(f, j.facts)
+	return zap.String("advice", a.Wrong+": "+a.Do)
+}
+
+// forPerson is what of a failure will not pass by itself, nil for nothing: it has to
+// do with a refresh token.
+func forPerson(f *oauth.Failure) error {
+	for _, err := range []error{token.ErrLoginRequired, token.ErrEnded, token.ErrUnreadable, token.ErrStorage, token.ErrAnswerLost} {
+		if errors.Is(f, err) {
+			return err
+		}
 	}
-	return ""
+	return nil
 }
 
 // rejected tells once of an upstream that refuses tokens, and once more if it
@@ -237,8 +241,6 @@ func (j *journal) expired(s token.Snapshot) {
 		j.log().Debug("access token expired", fields...)
 		return
 	}
-	if advice := j.advice(s.Failure); advice != "" {
-		fields = append(fields, zap.String("advice", advice))
-	}
+	fields = append(fields, j.advice(s.Failure))
 	j.log().Error("access token expired and no new one was obtained; requests are turned away", fields...)
 }

@@ -450,7 +450,7 @@ func TestLoginWhileRunning(t *testing.T) {
 			p.auth.RevokeChain(p.refreshTokenIssued())
 			eventually(t, "the end of the token", func() bool { return p.get("/").status == http.StatusBadGateway })
 			eventually(t, "advice", func() bool {
-				return p.lines("the server takes the refresh token no more; run: caddy upstream-auth login crm; the new one is used within seconds") > 0
+				return p.lines("the server takes the refresh token no more (invalid_grant, HTTP 400): run: caddy upstream-auth login crm; the new one is used within seconds") > 0
 			})
 			login()
 			eventually(t, "a refresh", func() bool { return p.auth.Rotations() > 1 })

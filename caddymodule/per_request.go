@@ -81,6 +81,7 @@ func (i *injector) distinct(r *http.Request) (carried, outcome, *refusal) {
 	start := time.Now()
 	defer func() { i.waiting.Observe(time.Since(start).Seconds()) }()
 	t, err := e.tokens.Wait(r.Context(), c.key, i.wait, requester)
+	i.traceWait(r.Context(), start, err)
 	if err != nil {
 		if f, ok := errors.AsType[*oauth.Failure](err); ok && e.template.exchanges && f.Kind == oauth.Refused && slices.Contains(tokenRefused, f.Code) {
 			return carried{}, 0, i.clientsFault(http.StatusUnauthorized, badToken, f)
@@ -126,7 +127,7 @@ type subject struct {
 
 // Request implements token.Requester.
 func (k *asker) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, on.Limit)
+	ctx, cancel := context.WithTimeout(traced(ctx, on), on.Limit)
 	defer cancel()
 	q := k.entry.newest()
 	if q == nil {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/advice"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
 
@@ -53,6 +55,11 @@ type entry struct {
 	chainKey    string
 	share       *token.Share // nil unless the token is shared
 	journal     *journal
+	events      atomic.Pointer[emitter] // nil while no config uses it
+	facts       advice.Facts
+	standing    standing
+	history     *history
+	maxTokens   int // of a template
 
 	mu       sync.Mutex
 	attached []*attachment
@@ -64,16 +71,20 @@ type attachment struct {
 	entry     *entry
 	requester *requester
 	logger    *zap.Logger
+	emitter   *emitter
+	routed    atomic.Bool // a route uses it
 }
 
 func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, error) {
-	e := &entry{name: name, grant: c.grantName, template: c.template, scheme: defaultScheme, rejectedOn: c.refusedOn(), journal: newJournal(name, c)}
+	e := &entry{name: name, grant: c.grantName, template: c.template, scheme: defaultScheme, rejectedOn: c.refusedOn(), journal: newJournal(name, c), facts: c.facts(name)}
+	e.standing.now(stateStarting)
 	e.bound = c.bound()
 	if c.DPoP != nil {
 		e.proven, e.scheme = true, "DPoP"
 	}
 	switch {
 	case c.template.is():
+		e.maxTokens = c.limits().MaxTokens
 		e.tokens = token.NewTable(c.policy(), c.limits(), scheduler, e)
 	default:
 		e.source = token.NewSource(c.policy(), scheduler, e)
@@ -88,6 +99,7 @@ func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, er
 	}
 	e.share = newShare(c)
 	credentials.add(e)
+	e.history = pasts.take(name)
 	return e, nil
 }
 
@@ -98,9 +110,9 @@ func (e *entry) attach(a *attachment) {
 	if n := len(e.attached); n > 0 {
 		a.requester.inherit(e.attached[n-1].requester)
 	}
-	a.requester.note = e.journal.note
+	a.requester.name, a.requester.note = e.name, e.journal.note
 	e.attached = append(e.attached, a)
-	e.use()
+	e.handOn()
 	e.mu.Unlock()
 	if e.source != nil {
 		e.source.Start()
@@ -111,7 +123,7 @@ func (e *entry) detach(a *attachment) {
 	e.mu.Lock()
 	if i := slices.Index(e.attached, a); i >= 0 {
 		e.attached = slices.Delete(e.attached, i, i+1)
-		e.use()
+		e.handOn()
 	}
 	e.mu.Unlock()
 	a.requester.connection.close()
@@ -124,10 +136,18 @@ func (e *entry) running() bool {
 	return len(e.attached) > 0
 }
 
-// use hands the newest attachment on. Called with the lock.
-func (e *entry) use() {
+// used tells whether a route of the config in use uses the credential.
+func (e *entry) used() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.attached) > 0 && e.attached[len(e.attached)-1].routed.Load()
+}
+
+// handOn hands the newest attachment on. Called with the lock.
+func (e *entry) handOn() {
 	if len(e.attached) == 0 {
 		e.journal.logger.Store(nil)
+		e.events.Store(nil)
 		return
 	}
 	newest := e.attached[len(e.attached)-1]
@@ -135,6 +155,7 @@ func (e *entry) use() {
 		e.source.Use(newest.requester)
 	}
 	e.journal.logger.Store(newest.logger)
+	e.events.Store(newest.emitter)
 }
 
 // newest is the requester in use, nil if there is none.
@@ -150,14 +171,40 @@ func (e *entry) newest() *requester {
 // Attempted implements token.Observer.
 func (e *entry) Attempted(a token.Attempt) {
 	countAttempt(e.name, e.grant, a)
+	if !a.Adopted || a.Failure != nil {
+		e.history.attempted(a.Failure != nil)
+	}
 	e.journal.attempted(a)
+	e.note(a.Snapshot)
+	e.events.Load().attempted(e, a)
+}
+
+// note remembers since when the credential stands as it does. Of a template it
+// is told of one value at a time, which says nothing of it.
+func (e *entry) note(s token.Snapshot) {
+	if e.source == nil {
+		return
+	}
+	var c *token.ChainState
+	if e.chain != nil {
+		c = e.chain.State()
+	}
+	e.standing.now(stateOf(s, c))
 }
 
 // Expired implements token.Observer.
-func (e *entry) Expired(s token.Snapshot) { e.journal.expired(s) }
+func (e *entry) Expired(s token.Snapshot) {
+	e.journal.expired(s)
+	e.note(s)
+	e.events.Load().expired(e, s)
+}
 
 // Rejected implements token.Observer.
-func (e *entry) Rejected(s token.Snapshot, again bool) { e.journal.rejected(s, again) }
+func (e *entry) Rejected(s token.Snapshot, again bool) {
+	e.journal.rejected(s, again)
+	e.note(s)
+	e.events.Load().rejected(e, s, again)
+}
 
 // Destruct ends a credential that no config uses any more.
 func (e *entry) Destruct() error {
@@ -174,6 +221,7 @@ func (e *entry) Destruct() error {
 	if e.chain != nil {
 		_, err = chains.Delete(e.chainKey)
 	}
+	pasts.drop(e.history)
 	credentials.remove(e) // with its metrics, which the last save may still count in
 	return err
 }

@@ -137,7 +137,7 @@ func TestRefreshEnded(t *testing.T) {
 	p.want(p.get("/"), http.StatusOK)
 	p.auth.RevokeChain(initial)
 	eventually(t, "the end of the token", func() bool { return p.get("/").status == http.StatusBadGateway })
-	if n := p.lines("the server takes the refresh token no more; write a new one into the grant refresh_token"); n == 0 {
+	if n := p.lines("the server takes the refresh token no more (invalid_grant, HTTP 400): write a new one into the grant refresh_token"); n == 0 {
 		t.Error("the log does not say what to do")
 	}
 	started := time.Now()

@@ -30,7 +30,9 @@ type requester struct {
 	nonces     *dpop.Nonces
 	keeper     *keeper // of the refresh token; nil where the grant has none
 	sharer     *sharer // of the access token; nil unless it is shared
-	// note warns of a condition once; it is lent by the config in use.
+	// name is the credential's, and note warns of a condition once; both are lent
+	// by the entry.
+	name string
 	note func(subject string, holds bool, message string, fields ...zap.Field)
 
 	preparing     atomic.Int64
@@ -70,8 +72,11 @@ type ask struct {
 
 // Request implements token.Requester.
 func (q *requester) Request(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
+	ctx = traced(ctx, on)
 	if q.sharer != nil {
-		return q.sharer.share.Request(ctx, on, q.openShared, q.own)
+		res, err := q.sharer.share.Request(ctx, on, q.openShared, q.own)
+		q.traceAdopted(ctx, res)
+		return res, err
 	}
 	return q.own(ctx, on)
 }
@@ -142,11 +147,14 @@ func refusesClient(f *oauth.Failure) bool {
 // server asks for (RFC 9449 §8).
 func (q *requester) attempt(ctx context.Context, a ask, recall map[string]string) (*oauth.Response, *prepared, error) {
 	for repeated := false; ; repeated = true {
+		ctx, span := q.trace(ctx)
 		p, err := q.ready(ctx, a, recall)
 		if err != nil {
+			span.end(err)
 			return nil, nil, err
 		}
-		res, err := p.request.Do(ctx, p.way)
+		res, err := p.request.Do(ctx, span.over(p.way))
+		span.end(err)
 		if f, ok := errors.AsType[*oauth.Failure](err); ok && f.Code == dpop.ErrorCode && !repeated && q.credential.DPoP != nil {
 			continue
 		}
