@@ -169,7 +169,7 @@ type answer struct {
 func (p *parts) get(path string, fields ...string) answer {
 	p.t.Helper()
 	a, err := p.try(http.MethodGet, path, nil, fields...)
-	for errors.Is(err, syscall.ECONNRESET) {
+	for errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
 		// where Caddy's old socket closes in a reload, what is queued on it is
 		// reset, with this plugin or without
 		a, err = p.try(http.MethodGet, path, nil, fields...)

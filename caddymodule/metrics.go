@@ -227,7 +227,7 @@ const resultSuccess = "success"
 
 // beginSeries makes the series of a credential that have known labels, at 0. To
 // Prometheus a counter that is born at 1 has not risen: the first failure would
-// be no increase(), and no alert. Those of a route begin with the route.
+// be no increase(), and no alert.
 func (e *entry) beginSeries() {
 	reasons := []token.Reason{token.Start, token.Scheduled, token.Demand, token.Rejected, token.Forced}
 	if e.tokens != nil {
@@ -240,6 +240,13 @@ func (e *entry) beginSeries() {
 	}
 	tokenRequestDuration.WithLabelValues(e.name)
 	lifetimeAssumed.WithLabelValues(e.name)
+	for o := range outcomes {
+		requests.WithLabelValues(e.name, outcome(o).String())
+	}
+	for _, action := range actions {
+		upstreamUnauthorized.WithLabelValues(e.name, action)
+	}
+	requestWait.WithLabelValues(e.name)
 	var ops []string
 	switch {
 	case e.share != nil:

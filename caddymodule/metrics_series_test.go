@@ -24,7 +24,6 @@ type kindOf struct {
 	share    bool
 	refresh  bool
 	unasked  bool // no refresh has ended yet
-	routed   bool // a route uses it
 }
 
 // seriesOf are all series that there can be of credentials, as a text scrape
@@ -38,12 +37,12 @@ func seriesOf(kinds map[string]kindOf) []string {
 		all = append(all, fmt.Sprintf(`%s_sum{credential="%s"}`, name, credential), fmt.Sprintf(`%s_count{credential="%s"}`, name, credential))
 	}
 	for name, k := range kinds {
-		plain := []string{"lifetime_assumed_total", "token_last_success_timestamp_seconds", "token_consecutive_failures"}
+		single := []string{"lifetime_assumed_total", "token_last_success_timestamp_seconds", "token_consecutive_failures"}
 		reasons := []string{"scheduled", "demand", "rejected"}
 		if k.template {
-			plain = append(plain, "template_tokens")
+			single = append(single, "template_tokens")
 		} else {
-			plain = append(plain, "token_expiry_timestamp_seconds", "token_refresh_timestamp_seconds")
+			single = append(single, "token_expiry_timestamp_seconds", "token_refresh_timestamp_seconds")
 			reasons = append(reasons, "start", "forced")
 		}
 		for _, reason := range reasons {
@@ -56,21 +55,18 @@ func seriesOf(kinds map[string]kindOf) []string {
 		if k.refresh {
 			ops = []string{"load", "save"}
 			if !k.unasked {
-				plain = append(plain, "refresh_token_usable")
+				single = append(single, "refresh_token_usable")
 			}
 		}
 		if k.share {
-			plain = append(plain, "tokens_adopted_total")
+			single = append(single, "tokens_adopted_total")
 			ops = []string{"load", "save", "lock", "unlock"}
 		}
 		for _, op := range ops {
 			all = append(all, fmt.Sprintf(`store_errors_total{credential="%s",op="%s"}`, name, op))
 		}
-		for _, gauge := range plain {
+		for _, gauge := range single {
 			all = append(all, fmt.Sprintf(`%s{credential="%s"}`, gauge, name))
-		}
-		if !k.routed {
-			continue
 		}
 		histogram("request_wait_seconds", name)
 		for _, outcome := range []string{"injected", "waited", "kept", "client_rejected", "unavailable", "passed", "upstream_denied"} {
@@ -97,7 +93,7 @@ func (p *parts) wantSeries(when string, kinds map[string]kindOf) map[string]floa
 	return scraped
 }
 
-var inRoute = kindOf{grant: "client_credentials", routed: true}
+var plainKind = kindOf{grant: "client_credentials"}
 
 // TestSeriesAtStart: before a server has answered anything all series are there,
 // at 0, so that Prometheus sees the first failure as a rise.
@@ -111,9 +107,9 @@ func TestSeriesAtStart(t *testing.T) {
 		credentialToo("tenants", p.credential(tenant)),
 		"handle /metrics {\nmetrics\n}\nhandle {\nreverse_proxy $API {\ntransport upstream_auth crm\n}\n}\nhandle /t {\nupstream_auth tenants\n}")
 	kinds := map[string]kindOf{
-		"crm":     {grant: "client_credentials", share: true, routed: true},
+		"crm":     {grant: "client_credentials", share: true},
 		"login":   {grant: "refresh_token", refresh: true, unasked: true},
-		"tenants": {grant: "client_credentials", template: true, routed: true},
+		"tenants": {grant: "client_credentials", template: true},
 	}
 	for name, v := range p.wantSeries("at the start", kinds) {
 		switch {
@@ -218,10 +214,10 @@ func TestSeriesAreBounded(t *testing.T) {
 		credentialToo("down", strings.ReplaceAll(p.credential(), p.server.URL(), "http://"+deadAddr(t)))+
 		credentialToo("tenants", p.credential(tenant, "max_tokens 50", "max_new 200"))+
 		credentialToo("clients", p.credential(exchange, "max_new 200")), site)
-	template := kindOf{grant: "client_credentials", template: true, routed: true}
+	template := kindOf{grant: "client_credentials", template: true}
 	kinds := map[string]kindOf{
-		"crm": inRoute, "erp": inRoute, "down": inRoute, p.inline()[0]: inRoute,
-		"tenants": template, "clients": {grant: "token_exchange", template: true, routed: true},
+		"crm": plainKind, "erp": plainKind, "down": plainKind, p.inline()[0]: plainKind,
+		"tenants": template, "clients": {grant: "token_exchange", template: true},
 	}
 	p.wantSeries("at the start", kinds)
 
@@ -323,12 +319,14 @@ func TestSeriesOfReloads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	unrouted := kindOf{grant: "client_credentials"}
 	seen := make(map[string]bool)
 	for n := range 50 {
 		load(p.credential(), n)
 		if n%10 == 0 {
-			p.want(p.get("/"), http.StatusOK)
+			eventually(t, "an answer", func() bool {
+				a, err := p.try(http.MethodGet, "/", nil)
+				return err == nil && a.status == http.StatusOK
+			})
 		}
 		eventually(t, "the end of the one before", func() bool { return len(p.inline()) == 1 })
 		seen[p.inline()[0]] = true
@@ -336,21 +334,21 @@ func TestSeriesOfReloads(t *testing.T) {
 	if len(seen) != 50 {
 		t.Errorf("%d names for 50 credentials", len(seen))
 	}
-	p.wantSeries("after 50 reloads", map[string]kindOf{"crm": unrouted, p.inline()[0]: inRoute})
+	p.wantSeries("after 50 reloads", map[string]kindOf{"crm": plainKind, p.inline()[0]: plainKind})
 
 	// a config that is refused leaves nothing either
 	bad := strings.ReplaceAll(p.caddyfile(p.credential(), "upstream_auth {\n"+p.credential("param n bad")+"}\nreverse_proxy $API"), "bind 127.0.0.1", "bind 256.0.0.1")
 	if err := p.load(bad); err == nil {
 		t.Fatal("it was taken")
 	}
-	p.wantSeries("after a config that was refused", map[string]kindOf{"crm": unrouted, p.inline()[0]: inRoute})
+	p.wantSeries("after a config that was refused", map[string]kindOf{"crm": plainKind, p.inline()[0]: plainKind})
 
 	load(p.refreshing(p.auth.IssueRefreshToken()), 49)
 	eventually(t, "the refresh token", func() bool {
 		_, ok := p.series()[`refresh_token_usable{credential="crm"}`]
 		return ok
 	})
-	p.wantSeries("with another grant", map[string]kindOf{"crm": {grant: "refresh_token", refresh: true}, p.inline()[0]: inRoute})
+	p.wantSeries("with another grant", map[string]kindOf{"crm": {grant: "refresh_token", refresh: true}, p.inline()[0]: plainKind})
 }
 
 // fullDisk is a storage that fails at one kind of call.

@@ -125,6 +125,34 @@ func TestRunningConfigStays(t *testing.T) {
 	}
 }
 
+// TestReloadWhileWaiting: a request that waits for the first token of a
+// credential is not lost when a reload changes that credential.
+func TestReloadWhileWaiting(t *testing.T) {
+	for name, more := range map[string]string{"one token": "", "a token for each tenant": "audience {http.request.header.X-Tenant}"} {
+		t.Run(name, func(t *testing.T) {
+			p := newParts(t, authserver.Config{})
+			p.auth.SetFault(authserver.Slow(2 * time.Second))
+			site := "upstream_auth crm\nreverse_proxy $API"
+			if err := p.load(p.caddyfile(p.credential(more), site)); err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan answer)
+			go func() {
+				a, err := p.try(http.MethodGet, "/", nil, "X-Tenant", "a")
+				if err != nil {
+					t.Error(err)
+				}
+				got <- a
+			}()
+			eventually(t, "a token request", func() bool { return p.auth.Requests() == 1 })
+			if err := p.load(p.caddyfile(p.credential(more, "scopes another"), site)); err != nil {
+				t.Fatal(err)
+			}
+			p.want(<-got, 200)
+		})
+	}
+}
+
 // TestValidateIsQuiet: neither adapt nor validate touches the network.
 func TestValidateIsQuiet(t *testing.T) {
 	p := newParts(t, authserver.Config{})

@@ -179,7 +179,7 @@ func (k stored) count(err error) error {
 	if failed, ok := errors.AsType[*store.Failed](err); ok {
 		op = failed.Op
 	}
-	storeErrors.WithLabelValues(k.credential, op).Inc()
+	countStoreError(k.credential, op)
 	if unreadable, ok := errors.AsType[*store.Unreadable](err); ok {
 		return fmt.Errorf("%w: %w", token.ErrUnreadable, unreadable)
 	}

@@ -18,10 +18,11 @@ type TooSoon struct {
 }
 
 func (e *TooSoon) Error() string {
+	wait := (e.Wait + time.Second - 1).Truncate(time.Second) // never 0s
 	if e.Server {
-		return fmt.Sprintf("the server asked not to be asked before %s have passed (Retry-After)", e.Wait.Round(time.Second))
+		return fmt.Sprintf("the server asked not to be asked before %s have passed (Retry-After)", wait)
 	}
-	return fmt.Sprintf("another token was wished for a moment ago; it can be in %s", e.Wait.Round(time.Second))
+	return fmt.Sprintf("another token was wished for a moment ago; it can be in %s", wait)
 }
 
 // Refresh asks for another token at once, or joins the request that is under

@@ -145,21 +145,33 @@ func (s *Source) Start() {
 	s.request(Start, nil)
 }
 
-// Close ends the source. A request under way publishes nothing any more, and
-// whoever waits gets ErrClosed.
+// Close ends the source: nothing is asked for any more. Requests that are being
+// drained keep the token held, and a token request that some of them wait for
+// goes on for them, for 4s at most: whatever ends with the source waits for it.
 func (s *Source) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
+	s.giveBack()
 	s.closed = true
-	s.held.p.Store(nil)
-	if s.inFlight != nil {
+	s.scheduler.remove(s)
+	if cancel := s.inFlight; cancel != nil {
+		time.AfterFunc(drainWait, func() { cancel(ErrClosed) })
+	}
+	s.cancelForNobody()
+}
+
+// drainWait is how long a closed source's token request goes on.
+const drainWait = 4 * time.Second
+
+// cancelForNobody ends the token request of a closed source that nobody waits
+// for. Called with the lock.
+func (s *Source) cancelForNobody() {
+	if s.closed && s.inFlight != nil && s.waiting == 0 {
 		s.inFlight(ErrClosed)
 	}
-	s.scheduler.remove(s)
-	s.announce()
 }
 
 // Token is the token held, nil if there is none that is valid. It costs one
@@ -202,6 +214,7 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	defer s.mu.Unlock()
 	s.inFlight = nil
 	if s.closed {
+		s.handOver(res, err, sent, arrived)
 		return
 	}
 	attempt := Attempt{Reason: on.Reason, Took: arrived.sub(sent), Bearer: true}
@@ -223,6 +236,17 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 	s.reschedule()
 	attempt.Snapshot = s.snapshot()
 	s.observer.Attempted(attempt)
+	s.announce()
+}
+
+// handOver gives what came to those who still wait at a closed source, and tells
+// nobody else of it.
+func (s *Source) handOver(res *oauth.Response, err error, sent, arrived instant) {
+	if err == nil {
+		if t, _ := s.policy.take(res, s.last, sent, arrived, s.random); t.valid() {
+			s.held.p.Store(t)
+		}
+	}
 	s.announce()
 }
 

@@ -65,6 +65,12 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
+func (s *server) underWay() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in
+}
+
 // lives answers with a new token of that life each time.
 func lives(life time.Duration) func(int) (*oauth.Response, error) {
 	return func(n int) (*oauth.Response, error) {
@@ -448,35 +454,86 @@ func TestChangedFile(t *testing.T) {
 	})
 }
 
-// TestClosed: the request of a credential that is gone publishes nothing.
+// TestClosed: the request of a credential that is gone is given to those who
+// wait for it, and told of to nobody else.
 func TestClosed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answer func(int) (*oauth.Response, error)
+		delay  time.Duration
+		most   time.Duration // that one waits
+		want   string
+	}{
+		"it comes":        {lives(time.Hour), 3 * time.Second, time.Minute, "tok-1"},
+		"it fails":        {fails(down), 3 * time.Second, time.Minute, ""},
+		"nobody waits":    {lives(time.Hour), 3 * time.Second, 0, ""},
+		"it takes long":   {lives(time.Hour), 3 * time.Second, 2 * time.Second, ""},
+		"it hangs":        {lives(time.Hour), time.Hour, time.Minute, ""},
+		"too short-lived": {lives(time.Millisecond), 3 * time.Second, time.Minute, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := &server{answer: tc.answer, delay: tc.delay}
+				s, obs := start(t, srv, 0)
+				waited := make(chan string)
+				go func() {
+					tok, err := s.Wait(t.Context(), tc.most)
+					if (err == nil) != (tok != nil) {
+						t.Errorf("got %v, %v", tok, err)
+					}
+					if tok == nil {
+						waited <- ""
+						return
+					}
+					waited <- tok.Value
+				}()
+				if tc.most == 0 {
+					<-waited
+				}
+				synctest.Wait()
+				s.Close()
+				synctest.Wait()
+				if going := srv.underWay() == 1; going != (tc.most > 0) {
+					t.Errorf("the request goes on: %v", going)
+				}
+				if tc.most > 0 {
+					if got := <-waited; got != tc.want {
+						t.Errorf("who waited got %q", got)
+					}
+					synctest.Wait()
+				}
+				if srv.underWay() != 0 || value(s) != tc.want || obs.count() != 0 {
+					t.Errorf("%d requests go on, held %q, %d attempts told of", srv.underWay(), value(s), obs.count())
+				}
+				if tok, err := s.Wait(t.Context(), time.Minute); tc.want == "" && !errors.Is(err, ErrClosed) || tc.want != "" && tok == nil {
+					t.Errorf("who comes later got %v, %v", tok, err)
+				}
+				s.Start()
+				s.Close()
+				pass(2 * time.Hour)
+				if srv.count() != 1 || value(s) != "" {
+					t.Errorf("%d requests, held %q", srv.count(), value(s))
+				}
+			})
+		})
+	}
+}
+
+// TestClosedKeepsToken: requests that are being drained have the token held, be
+// it withheld from new ones.
+func TestClosedKeepsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		srv := &server{answer: func(n int) (*oauth.Response, error) {
-			<-release // deaf to its context
-			return lives(time.Hour)(n)
-		}}
-		s, obs := start(t, srv, 0)
-		waited := make(chan error)
-		go func() {
-			_, err := s.Wait(t.Context(), time.Minute)
-			waited <- err
-		}()
-		synctest.Wait()
+		srv := &server{answer: lives(time.Hour)}
+		s, _ := start(t, srv, 0)
+		pass(time.Minute)
+		srv.set(func() { srv.delay = time.Second })
+		s.Reject(t.Context(), s.Token(), true)
 		s.Close()
-		if err := <-waited; !errors.Is(err, ErrClosed) {
-			t.Errorf("who waited got %v", err)
+		if value(s) != "tok-1" {
+			t.Errorf("held %q", value(s))
 		}
-		close(release)
-		synctest.Wait()
-		if value(s) != "" || obs.count() != 0 {
-			t.Errorf("held %q, %d attempts told of", value(s), obs.count())
-		}
-		s.Start()
-		s.Close()
 		pass(time.Hour)
-		if srv.count() != 1 {
-			t.Error("a closed source made a request")
+		if value(s) != "" || srv.count() != 2 {
+			t.Errorf("after its end held %q, %d requests", value(s), srv.count())
 		}
 	})
 }

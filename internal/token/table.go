@@ -153,6 +153,9 @@ func (t *Table) leave(f *fetch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.waiters--
+	if t.closed && f.stage == begun && f.waiters == 0 {
+		f.cancel(ErrClosed)
+	}
 	if e := f.entry; e.fetch == f && f.first && f.stage == queued && f.waiters == 0 {
 		t.newcomers.remove(f)
 		t.remove(e)
@@ -180,8 +183,9 @@ func (t *Table) remove(e *entry) {
 	t.take(e)
 }
 
-// Close ends the table. Requests under way publish nothing any more, and
-// whoever waits gets ErrClosed.
+// Close ends the table. A token request that somebody waits for goes on for
+// them, and publishes nothing; whoever waits for one that has not begun gets
+// ErrClosed.
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,11 +193,12 @@ func (t *Table) Close() {
 	t.scheduler.remove(t)
 	for e := range t.all() {
 		t.remove(e)
-		if e.asking() {
-			e.fetch.cancel(ErrClosed)
-		}
-		if e.fetch != nil {
+		switch {
+		case e.fetch == nil:
+		case !e.asking():
 			e.fetch.settle(nil, ErrClosed)
+		case e.fetch.waiters == 0:
+			e.fetch.cancel(ErrClosed)
 		}
 	}
 	t.newcomers, t.due, t.rejected, t.outage = line{}, line{}, line{}, outage{}

@@ -356,8 +356,8 @@ func TestTableRejectEnds(t *testing.T) {
 		last := o.Token(o.key)
 		o.refuse(last, true)
 		go o.Close()
-		if other := o.Other(t.Context(), o.key, last, time.Minute); other != nil {
-			t.Errorf("got %+v", other)
+		if other := o.Other(t.Context(), o.key, last, time.Minute); other == nil || other.Value != "tok-3" {
+			t.Errorf("who is being drained got %+v", other)
 		}
 		if o.refuse(last, true) || o.Snapshot().Tokens != 0 {
 			t.Errorf("a closed table asks, or holds %d tokens", o.Snapshot().Tokens)

@@ -65,6 +65,7 @@ func (t *Table) run(ctx context.Context, f *fetch, r Requester, on Occasion) {
 	defer t.mu.Unlock()
 	t.inFlight--
 	if t.closed {
+		t.handOver(f, res, err, sent, arrived)
 		return
 	}
 	if f.probe {
@@ -72,6 +73,16 @@ func (t *Table) run(ctx context.Context, f *fetch, r Requester, on Occasion) {
 	}
 	t.finish(f, res, err, sent, arrived)
 	t.dispatch(now())
+}
+
+// handOver is Source.handOver for one value.
+func (t *Table) handOver(f *fetch, res *oauth.Response, err error, sent, arrived instant) {
+	if err != nil {
+		f.settle(nil, err)
+		return
+	}
+	tok, _ := t.policy.take(res, nil, sent, arrived, t.random)
+	f.settle(tok, nil)
 }
 
 // reason is what caused the request.

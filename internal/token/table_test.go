@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -828,8 +829,35 @@ func TestTableSuspended(t *testing.T) {
 	}
 }
 
-// TestTableClosed: whoever waits is told, and nothing is published or asked for
-// any more.
+// TestTableClosedForNobody: a request that nobody waits for any more ends.
+func TestTableClosedForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Hour, delay: 5 * time.Second}, func(*Limits) {})
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() {
+			_, err := b.Wait(ctx, keyOf("a"), time.Minute, func() Requester { return &seeker{b.realm, "a"} })
+			left <- err
+		}()
+		synctest.Wait()
+		b.Close()
+		synctest.Wait()
+		if b.realm.in != 1 {
+			t.Fatalf("%d requests go on", b.realm.in)
+		}
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		synctest.Wait()
+		if b.realm.in != 0 {
+			t.Error("it goes on for nobody")
+		}
+	})
+}
+
+// TestTableClosed: whoever waits for a request that has begun gets what it brings,
+// the others are told, and nothing is published or asked for any more.
 func TestTableClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := tableOf(t, &realm{life: time.Hour}, func(l *Limits) { l.InFlight = 2 })
@@ -838,9 +866,15 @@ func TestTableClosed(t *testing.T) {
 		}
 		b.realm.set(func() { b.realm.delay = 3 * time.Second })
 		var wg sync.WaitGroup
+		var served, closed atomic.Int64
 		for i := range 4 {
 			wg.Go(func() {
-				if _, err := b.get(fmt.Sprint("v", i)); !errors.Is(err, ErrClosed) {
+				switch _, err := b.get(fmt.Sprint("v", i)); {
+				case err == nil:
+					served.Add(1)
+				case errors.Is(err, ErrClosed):
+					closed.Add(1)
+				default:
 					t.Errorf("who waited got %v", err)
 				}
 			})
@@ -850,6 +884,9 @@ func TestTableClosed(t *testing.T) {
 		b.Close()
 		wg.Wait()
 		synctest.Wait()
+		if served.Load() != 2 || closed.Load() != 2 {
+			t.Errorf("%d were served, %d told", served.Load(), closed.Load())
+		}
 		if b.held("held") != "" || b.realm.count() != 3 || b.realm.in != 0 || b.obs.count() != 1 {
 			t.Errorf("held %q, %d requests, %d under way, %d told of", b.held("held"), b.realm.count(), b.realm.in, b.obs.count())
 		}

@@ -53,8 +53,11 @@ func (s *Source) poll(ctx context.Context, deadline instant, most time.Duration)
 		return t, nil, nil
 	}
 	switch {
-	case s.closed:
+	case s.closed && s.inFlight == nil:
 		return nil, nil, ErrClosed
+	case s.closed:
+		s.stays()
+		return nil, s.settled, nil
 	case s.withheld:
 		s.stays()
 		return nil, s.settled, nil
@@ -82,6 +85,7 @@ func (s *Source) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--
+	s.cancelForNobody()
 }
 
 // hurry tells the request under way that somebody waits for it. Called with the
