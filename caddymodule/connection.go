@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/caddymodule/clientauth"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/signing"
 )
 
@@ -248,5 +249,6 @@ func newTransport(conf *tls.Config, proxy string, connect time.Duration) (transp
 		TLSHandshakeTimeout:    connect,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		MaxResponseHeaderBytes: 64 << 10,
+		OnProxyConnectResponse: oauth.ProxyAnswer,
 	}}, nil
 }

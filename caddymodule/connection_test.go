@@ -153,6 +153,25 @@ func TestProxyToTheServer(t *testing.T) {
 	}
 }
 
+// TestProxyToTheServerRefuses: of a proxy that does not connect the status is told, and not
+// its words.
+func TestProxyToTheServerRefuses(t *testing.T) {
+	proxy := listen(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = conn.Write([]byte("HTTP/1.1 407 The proxys own words\r\nContent-Length: 0\r\n\r\n"))
+		conn.Close()
+	}))
+	p := newParts(t, authserver.Config{})
+	p.run("token_url https://idp.example.com/token\nclient_id app\nclient_auth none\nproxy "+proxy.URL(), "upstream_auth crm\nreverse_proxy $API")
+	p.want(p.get("/"), 503)
+	if p.lines("the proxy refuses to connect to the server: HTTP 407") == 0 || p.lines("own words") > 0 {
+		t.Error("the log does not tell it as it should")
+	}
+}
+
 // TestFilesAreReadAnew: a secret that is swapped in its file is used without a
 // reload, and a refused credential notices it at once.
 func TestFilesAreReadAnew(t *testing.T) {

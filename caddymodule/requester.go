@@ -63,7 +63,8 @@ type ask struct {
 	client       map[string]string // values of a template's placeholders
 	subjectToken string            // what the client of the proxy sent
 	refreshToken string
-	guard        token.Guard // asked just before the request is written
+	held         *token.Token // is masked: a server may tell which one it has issued
+	guard        token.Guard  // asked just before the request is written
 	// params are those of a login or a logout, in place of the grant's, and at
 	// is the endpoint that they go to, if it is not the token endpoint.
 	params url.Values
@@ -84,11 +85,19 @@ func (q *requester) Request(ctx context.Context, on token.Occasion) (*oauth.Resp
 // own makes a request of this process's own.
 func (q *requester) own(ctx context.Context, on token.Occasion) (*oauth.Response, error) {
 	if q.keeper != nil {
-		return q.keeper.chain.Refresh(ctx, on, q.openSession)
+		return q.keeper.chain.Refresh(ctx, on, func(ctx context.Context) (*token.Session, error) {
+			s, err := q.openSession(ctx)
+			if err == nil {
+				s.Spend = func(ctx context.Context, refreshToken string, guard token.Guard) (*oauth.Response, error) {
+					return q.request(ctx, ask{refreshToken: refreshToken, guard: guard, held: on.Held})
+				}
+			}
+			return s, err
+		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, on.Limit)
 	defer cancel()
-	return q.request(ctx, ask{guard: on.Lease})
+	return q.request(ctx, ask{guard: on.Lease, held: on.Held})
 }
 
 // Stale implements token.Requester.
@@ -189,6 +198,9 @@ func (q *requester) ready(ctx context.Context, a ask, recall map[string]string) 
 		}
 		p, err := q.prepare(ctx, a, r, newProof(r, recall))
 		if err == nil {
+			if a.held != nil {
+				r.secrets = append(r.secrets, a.held.Value)
+			}
 			p.request.Secrets = r.secrets
 		}
 		return p, err

@@ -10,13 +10,10 @@ import (
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
 
-// refusesClient tells whether a server has refused the client's proof. Keycloak
+// refusesClient tells whether a refusal is one of the client's proof. Keycloak
 // and Auth0 say so by other codes under a 401; others by the status alone, and
 // Glewlwyd by an empty 403.
 func refusesClient(f *oauth.Failure) bool {
-	if f.Kind != oauth.Refused {
-		return false
-	}
 	switch strings.ToLower(f.Code) {
 	case "invalid_client", "invalid_client_id", "invalid_client_credentials", "incorrect_client_credentials", "bad_client_secret",
 		"40001", "40125", "40013": // WeChat: secret, secret, appid

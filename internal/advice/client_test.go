@@ -50,7 +50,7 @@ func TestClient(t *testing.T) {
 			failure: refused, facts: tried(by("private_key_jwt"), "private_key_jwt audience token_endpoint!"),
 			do: []string{"in the block client_auth private_key_jwt of the credential crm write: audience token_endpoint"},
 		},
-		"invalid_request, and another is taken": {failure: says(t, 400, "invalid_request"), facts: tried(crm, "client_secret_post!"), do: []string{"client_auth client_secret_post"}},
+		"invalid_request, and another is taken": {failure: says(t, 400, "invalid_request"), facts: tried(crm, "client_secret_post!"), wrong: []string{"takes it by client_secret_post"}},
 		"nothing is taken": {
 			failure: refused, facts: tried(holding("abcDEF123"), "client_secret_post", "client_secret_basic raw"),
 			do: []string{"looks in order", "in every way that was tried", "expired"}, not: []string{"run: caddy upstream-auth check"},
@@ -59,6 +59,9 @@ func TestClient(t *testing.T) {
 			failure: refused, facts: listed(crm, "private_key_jwt", "client_secret_post", "mark; rm -rf"),
 			wrong: []string{"does not take client_secret_basic, by its metadata: it takes client_secret_post, private_key_jwt"}, do: []string{"in the credential crm write: client_auth client_secret_post"}, not: []string{"mark"},
 		},
+		"none not among theirs":      {failure: refused, facts: listed(by("none"), "client_secret_post"), wrong: []string{"sends none"}},
+		"jwt_file not among theirs":  {failure: refused, facts: listed(by("jwt_file"), "client_secret_post"), wrong: []string{"by its metadata: it takes client_secret_post"}},
+		"a good look":                {failure: refused, facts: holding("abcDEF123"), do: []string{"the secret looks in order, so that most likely"}, not: []string{"was tried", "check"}},
 		"method among theirs":        {failure: refused, facts: listed(crm, "client_secret_basic"), do: []string{"expired"}},
 		"jwt_file is listed as key":  {failure: refused, facts: listed(by("jwt_file"), "private_key_jwt"), do: []string{"issuer, subject and audience"}},
 		"self-signed is one of them": {failure: refused, facts: listed(by("tls_client_auth"), "self_signed_tls_client_auth"), do: []string{"thumbprint"}},

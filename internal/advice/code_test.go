@@ -40,6 +40,7 @@ func TestCodes(t *testing.T) {
 		"target":            {failure: says(t, 400, "invalid_target"), facts: crm, do: []string{"resource or audience", "letter for letter"}, topic: scopeRefused},
 
 		"unauthorized client": {failure: says(t, 400, "unauthorized_client"), facts: crm, wrong: []string{"may not use the grant client_credentials"}, do: []string{"service account"}, topic: clientRefused},
+		"a grant not known":   {failure: says(t, 400, "unauthorized_client"), wrong: []string{"the grant that is configured"}, topic: clientRefused},
 		"unsupported grant":   {failure: says(t, 400, "unsupported_grant_type"), facts: crm, wrong: []string{"grant client_credentials at https://idp.example.com/token"}, do: []string{"in the block request of the credential crm write: grant_type"}, topic: clientRefused},
 		"denied":              {failure: says(t, 403, "access_denied"), facts: crm, wrong: []string{"denies a token"}, do: []string{"audience, resource and scopes"}, topic: clientRefused},
 		"denied to a user":    {failure: says(t, 400, "interaction_required"), facts: user, wrong: []string{"log in again"}, do: []string{"run: caddy upstream-auth login crm"}, topic: loginRequired},
@@ -56,6 +57,7 @@ func TestCodes(t *testing.T) {
 		"grant, of an assertion":     {failure: says(t, 400, "invalid_grant"), facts: granted("jwt_bearer"), wrong: []string{"does not take the assertion"}, do: []string{"audience", "key_id", "clock"}, topic: clientRefused},
 		"grant, of an exchange":      {failure: says(t, 400, "invalid_grant"), facts: granted("token_exchange"), wrong: []string{"to be exchanged"}, do: []string{"it has expired"}, topic: clientRefused},
 		"token, of an exchange":      {failure: says(t, 400, "invalid_token"), facts: granted("token_exchange"), wrong: []string{"to be exchanged"}, topic: clientRefused},
+		"grant, and a 401":           {failure: says(t, 401, "invalid_grant"), facts: crm, wrong: []string{"refuses the client (invalid_grant, HTTP 401)"}, topic: clientRefused},
 		"grant, of the client's own": {failure: says(t, 400, "invalid_grant"), facts: crm, wrong: []string{"should not bring about"}, do: []string{"wrong secret"}, topic: clientRefused},
 
 		"proof of possession": {failure: says(t, 400, "invalid_dpop_proof"), facts: crm, do: []string{"clock", "another URL than https://idp.example.com/token", "ES256"}, topic: clientRefused},

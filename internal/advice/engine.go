@@ -22,7 +22,7 @@ func ofRefreshToken(f *oauth.Failure, k Facts) (Advice, bool) {
 		return a, true
 	case errors.Is(f.Err, token.ErrEnded):
 		a := Advice{
-			Wrong: "the server takes the refresh token no more" + word(f),
+			Wrong: "the server takes the refresh token no more (" + reason(f) + ")",
 			Do:    k.login() + "; the new one is used within seconds, without a reload",
 			Topic: loginRequired,
 		}
@@ -44,13 +44,6 @@ func ofRefreshToken(f *oauth.Failure, k Facts) (Advice, bool) {
 		return ofLostAnswer(f, k), true
 	}
 	return Advice{}, false
-}
-
-func word(f *oauth.Failure) string {
-	if f.Code == "" && f.Status == 0 {
-		return ""
-	}
-	return " (" + reason(f) + ")"
 }
 
 // ofStorage is a storage that fails. Its own words stay in the log, for a

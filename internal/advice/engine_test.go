@@ -219,7 +219,7 @@ func TestEngine(t *testing.T) {
 					return nil, &oauth.Failure{Kind: oauth.Unreachable, Err: ctx.Err()}
 				})
 			},
-			advised{as: "still awaited", do: []string{"curl -sv"}, topic: unreachable},
+			advised{as: "still awaited", wrong: []string{"the first answer is still awaited"}, do: []string{"curl -sv"}, topic: unreachable},
 		},
 		"no longer configured": {
 			func(t *testing.T) *oauth.Failure {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -197,12 +198,12 @@ func ofProxy(f *oauth.Failure, k Facts) (Advice, bool) {
 		a.Do = "look at its log: what it allows (its rules), whom it lets in (proxy socks5://user:password@host:port), and whether it gets through to the server itself" + k.around()
 		return a, true
 	}
-	code := refusedBy(f.Err)
-	if code == 0 {
+	refusal, ok := errors.AsType[*oauth.ProxyError](f.Err)
+	if !ok {
 		return a, false
 	}
-	a.Wrong = name + " refuses to connect to " + k.host() + " (" + http.StatusText(code) + ")"
-	switch code {
+	a.Wrong = fmt.Sprintf("%s refuses to connect to %s (HTTP %d)", name, k.host(), refusal.Status)
+	switch refusal.Status {
 	case http.StatusProxyAuthRequired:
 		a.Do = "it wants a user and a password: " + k.in("") + "proxy http://<user>:<password>@<host>:<port>, each from {env.NAME} or {file./path}" + k.around()
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusNotFound:
@@ -220,20 +221,6 @@ func (k Facts) around() string {
 		name = host
 	}
 	return "; if the server is reached without the proxy: take the line proxy out of the credential, or, where HTTPS_PROXY sets it, put " + name + " into NO_PROXY in the environment of Caddy, and start Caddy anew"
-}
-
-// refusedBy is the status with which a proxy refused to connect, 0 if none did.
-// net/http makes an error of the bare text of that status.
-func refusedBy(err error) int {
-	for err != nil && errors.Unwrap(err) != nil {
-		err = errors.Unwrap(err)
-	}
-	for code := 300; err != nil && code < 600; code++ {
-		if text := http.StatusText(code); text != "" && err.Error() == text {
-			return code
-		}
-	}
-	return 0
 }
 
 // inShort is why a connection did not come about.

@@ -36,7 +36,7 @@ func closedPort(t *testing.T) string {
 }
 
 func through(proxy string) *http.Transport {
-	return &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})}
+	return &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), OnProxyConnectResponse: oauth.ProxyAnswer}
 }
 
 // reset ends a connection as a crash does, once it was spoken to.
@@ -129,21 +129,41 @@ func TestNetwork(t *testing.T) {
 			failure: ask(t, &http.Transport{Proxy: through("proxy.example.com:3128").Proxy, DialContext: dialing(&net.DNSError{Err: "no such host", Name: "proxy.example.com", IsNotFound: true}).DialContext}, at), facts: proxied,
 			as: "proxyconnect", wrong: []string{"its name proxy.example.com does not exist"}, topic: unreachable,
 		},
+		"proxy, and DNS is down": {
+			failure: ask(t, &http.Transport{Proxy: through("proxy.example.com:3128").Proxy, DialContext: dialing(&net.DNSError{Err: "server misbehaving", Name: "proxy.example.com", IsTemporary: true}).DialContext}, at), facts: proxied,
+			as: "proxyconnect", wrong: []string{"DNS does not answer for its name proxy.example.com"}, topic: unreachable,
+		},
+		"proxy without a route": {
+			failure: ask(t, &http.Transport{Proxy: through("proxy.example.com:3128").Proxy, DialContext: dialing(errno("connect", syscall.EHOSTUNREACH)).DialContext}, at), facts: proxied,
+			as: "proxyconnect", wrong: []string{"there is no route to it"}, topic: unreachable,
+		},
+		"proxy does not answer": {
+			failure: ask(t, &http.Transport{Proxy: through("proxy.example.com:3128").Proxy, DialContext: dialing(errno("connect", syscall.ETIMEDOUT)).DialContext}, at), facts: proxied,
+			as: "proxyconnect", wrong: []string{"it does not answer in time"}, topic: unreachable,
+		},
+		"reset behind a proxy": {
+			failure: ask(t, new(http.Transport), "http://"+raw(t, reset)), facts: proxied,
+			as: "connection reset", do: []string{"the proxy's log may tell (proxy.example.com:3128)"}, topic: unreachable,
+		},
+		"the system's own timeout": {
+			failure: ask(t, dialing(errno("connect", syscall.ETIMEDOUT)), at), facts: Facts{},
+			as: "connection timed out", wrong: []string{"no connection to the authorization server came about in time"}, topic: unreachable,
+		},
 		"proxy wants a password": {
 			failure: refuses("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"), facts: proxied,
-			as: "Proxy Authentication Required", wrong: []string{"the proxy proxy.example.com:3128 refuses to connect to idp.example.com"}, do: []string{"proxy http://<user>:<password>@"}, topic: unreachable,
+			as: "the proxy refuses to connect to the server: HTTP 407", wrong: []string{"the proxy proxy.example.com:3128 refuses to connect to idp.example.com"}, do: []string{"proxy http://<user>:<password>@"}, topic: unreachable,
 		},
 		"proxy forbids": {
 			failure: refuses("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"), facts: proxied,
-			as: "Forbidden", do: []string{"have idp.example.com:443 added"}, topic: unreachable,
+			as: "HTTP 403", do: []string{"have idp.example.com:443 added"}, topic: unreachable,
 		},
 		"proxy gets nowhere": {
 			failure: refuses("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"), facts: with(func(*Facts) {}),
-			as: "Bad Gateway", wrong: []string{"the proxy refuses to connect"}, do: []string{"does not get through to the server"}, topic: unreachable,
+			as: "HTTP 502", wrong: []string{"the proxy refuses to connect"}, do: []string{"does not get through to the server"}, topic: unreachable,
 		},
 		"proxy says it in its own words": {
 			failure: refuses("HTTP/1.1 403 A mark of its own\r\nContent-Length: 0\r\n\r\n"), facts: proxied,
-			as: "A mark of its own", wrong: []string{"through the proxy proxy.example.com:3128"}, do: []string{"the proxy's log"}, not: []string{"mark"}, topic: unreachable,
+			as: "HTTP 403", do: []string{"have idp.example.com:443 added"}, not: []string{"mark"}, topic: unreachable,
 		},
 		"proxy says nothing": {
 			failure: refuses(""), facts: proxied,
@@ -219,6 +239,7 @@ func TestTime(t *testing.T) {
 			}(), secure,
 			advised{facts: crm, as: "TLS handshake timeout", wrong: []string{"did not answer the TLS handshake"}, do: []string{"openssl s_client -connect idp.example.com:443", "would not help"}},
 		},
+		"a timeout not known":   {overLines(hang), plain, advised{facts: Facts{}, wrong: []string{"did not answer in time"}, do: []string{"timeout 30s"}}},
 		"an hour is no timeout": {overLines(hang), plain, advised{facts: with(func(k *Facts) { k.Timeout = 9 * time.Minute }), do: []string{"timeout 10m"}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,28 @@ func TestTLS(t *testing.T) {
 	old := time.Now().Add(-40 * day).UTC().Format(time.DateOnly)
 	mtls := with(func(k *Facts) { k.Method = "tls_client_auth" })
 
+	alert := func(number byte) *oauth.Failure { // RFC 8446 §6
+		return ask(t, new(http.Transport), "https://"+raw(t, speaks(string([]byte{0x15, 3, 3, 0, 2, 2, number}))))
+	}
+	public := newAuthority(t, "DigiCert Global G2")
+	chained := issue(public, x509.Certificate{IPAddresses: loopback})
+	chained.Certificates[0].Certificate = append(chained.Certificates[0].Certificate, public.cert.Raw)
+
 	for name, c := range map[string]advised{
+		"public authority, whole chain": {
+			failure: distrusting(chained), facts: crm,
+			as: "unknown authority", do: []string{"this is a public authority", "take that line out"}, not: []string{"intermediate"},
+		},
+		"unknown authority, and no chain told": {
+			failure: ask(t, dialing(x509.UnknownAuthorityError{Cert: ca.cert}), "https://idp.example.com/token"), facts: crm,
+			as: "unknown authority", wrong: []string{`subject "CN=Example Corp Root"`},
+		},
+		"client's certificate ended":   {failure: alert(45), facts: mtls, as: "expired certificate", do: []string{"have a new one issued and put it into the same file"}},
+		"client's certificate revoked": {failure: alert(44), facts: mtls, as: "revoked certificate", do: []string{"why this one was revoked"}},
+		"client's certificate, at the handshake": {
+			failure: alert(40), facts: mtls, as: "handshake failure", do: []string{"most likely it does not take the client's certificate"}, not: []string{"cert /path"},
+		},
+		"another alert": {failure: alert(80), facts: crm, as: "internal error", wrong: []string{"ends the TLS handshake (internal error)"}, do: []string{"the server's log"}},
 		"another name": {
 			failure: to(issue(ca, x509.Certificate{DNSNames: []string{"*.example.net", "login.example.com"}})), facts: crm,
 			as: "doesn't contain any IP SANs", wrong: []string{"the certificate of 127.0.0.1 is for other names: *.example.net, login.example.com"}, do: []string{"write its name in token_url", "in the block tls of the credential crm write: server_name login.example.com"},

@@ -41,7 +41,11 @@ func TestWarnings(t *testing.T) {
 		},
 		"assumed": {
 			but(func(t *Token) { t.Assumed, t.Lifetime = true, 5*time.Minute }), crm,
-			[]string{"does not say", "5m is assumed"}[:1], []string{"in the block response of the credential crm write: expires_in"}, []string{shortLifetime},
+			[]string{"5m is assumed"}, []string{"in the block response of the credential crm write: expires_in"}, []string{shortLifetime},
+		},
+		"assumed short": {
+			but(func(t *Token) { t.Assumed, t.Lifetime, t.JWTExpires = true, 10*time.Second, now.Add(-time.Hour) }), crm,
+			[]string{"10s is assumed"}, []string{"default_lifetime"}, []string{shortLifetime},
 		},
 		"JWT ends early": {
 			but(func(t *Token) { t.JWTExpires = now.Add(20 * time.Minute) }), crm,

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -201,7 +202,30 @@ func transportError(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no complete answer within the timeout: %w", context.DeadlineExceeded)
 	}
-	return withoutURL(err)
+	err = withoutURL(err)
+	// of what is no HTTP the client repeats the server's own bytes, quoted
+	if text := err.Error(); quoted.MatchString(text) {
+		return maskedError{quoted.ReplaceAllString(text, `"…"`), err}
+	}
+	return err
+}
+
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+
+// ProxyError is an HTTP proxy that does not connect to the server.
+type ProxyError struct{ Status int }
+
+func (e *ProxyError) Error() string {
+	return fmt.Sprintf("the proxy refuses to connect to the server: HTTP %d", e.Status)
+}
+
+// ProxyAnswer is a http.Transport's OnProxyConnectResponse. Without it the error
+// would be the proxy's own words.
+func ProxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode != http.StatusOK {
+		return &ProxyError{res.StatusCode}
+	}
+	return nil
 }
 
 func withoutURL(err error) error {

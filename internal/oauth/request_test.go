@@ -121,6 +121,31 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestNoHTTP: of what is no HTTP nothing is repeated, for it may be anything.
+func TestNoHTTP(t *testing.T) {
+	for _, answer := range []string{"its \"own\" bytes\r\n\r\n", "HTTP/1.1 its-own-bytes\r\n\r\n", "HTTP/1.1 200 OK\r\nits-own-bytes\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: its-own\r\n\r\n"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = io.WriteString(conn, answer)
+		}()
+		way := &http.Transport{DisableKeepAlives: true}
+		_, err = (&Request{URL: "http://" + l.Addr().String() + "/token", Params: url.Values{}}).Do(t.Context(), way)
+		_ = l.Close()
+		if f, ok := errors.AsType[*Failure](err); !ok || f.Kind != Unreachable || f.Err == nil || strings.Contains(f.Error(), "own") {
+			t.Errorf("%q: got %v", answer, err)
+		}
+	}
+}
+
 func TestRequestThatCannotBeMade(t *testing.T) {
 	for name, req := range map[string]*Request{
 		"URL":    {URL: "https://as.example.com/%zz?s3cret"},
