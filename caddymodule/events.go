@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type emitter struct {
 
 	mu      sync.Mutex
 	queue   []event
+	started bool // the config has: before, Caddy is still writing the list of handlers
 	running bool
 	closed  bool
 	lost    bool // an event was, and that was told
@@ -58,7 +60,18 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &emitter{app: app.(*caddyevents.App), ctx: ctx}, nil
+	m := &emitter{app: app.(*caddyevents.App), ctx: ctx}
+	return m, m.app.On("started", m)
+}
+
+// Handle implements caddyevents.Handler: Caddy tells that the config has
+// started.
+func (m *emitter) Handle(context.Context, caddy.Event) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.started = true
+	m.deliver()
+	return nil
 }
 
 // emit hands an event over. A nil emitter belongs to a credential that no config
@@ -73,7 +86,7 @@ func (m *emitter) emit(name string, e *entry, data map[string]any) {
 	switch {
 	case m.closed:
 		return
-	case len(m.queue) >= mostEvents:
+	case len(m.queue) >= mostEvents+m.users:
 		if !m.lost {
 			m.lost = true
 			m.ctx.Logger().Warn("events are lost: their handlers take too long", zap.String("event", name))
@@ -81,7 +94,12 @@ func (m *emitter) emit(name string, e *entry, data map[string]any) {
 		return
 	}
 	m.queue = append(m.queue, event{name, data})
-	if !m.running {
+	m.deliver()
+}
+
+// deliver begins with what is in the queue. Called with the lock.
+func (m *emitter) deliver() {
+	if m.started && !m.running && len(m.queue) > 0 {
 		m.running = true
 		go m.run()
 	}
@@ -90,7 +108,7 @@ func (m *emitter) emit(name string, e *entry, data map[string]any) {
 func (m *emitter) run() {
 	for {
 		m.mu.Lock()
-		if len(m.queue) == 0 || m.closed {
+		if len(m.queue) == 0 || m.closed || m.ctx.Err() != nil {
 			m.queue, m.running = nil, false
 			m.mu.Unlock()
 			return
@@ -109,7 +127,7 @@ func (m *emitter) close() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.closed = true
+	m.closed, m.queue = true, nil
 }
 
 func (m *emitter) attempted(e *entry, a token.Attempt) {
@@ -152,3 +170,9 @@ func withMoment(data map[string]any, name string, t time.Time) map[string]any {
 	}
 	return data
 }
+
+// Interface guard
+var _ caddyevents.Handler = (*emitter)(nil)
+
+// Interface guard
+var _ caddyevents.Handler = starter{}
