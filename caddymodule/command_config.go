@@ -35,6 +35,16 @@ type configured struct {
 // with the config's storage, and nothing else of it: a Caddy that runs with the
 // config has its ports.
 func loadCredential(fl caddycmd.Flags, name string) (*configured, error) {
+	raw, err := readConfig(fl)
+	if err != nil {
+		return nil, err
+	}
+	return provisionCredential(raw, name)
+}
+
+// readConfig is the config that the flags name, in JSON, with its environment
+// loaded.
+func readConfig(fl caddycmd.Flags) ([]byte, error) {
 	files, err := fl.GetStringSlice("envfile")
 	if err != nil {
 		return nil, err
@@ -51,7 +61,7 @@ func loadCredential(fl caddycmd.Flags, name string) (*configured, error) {
 	if len(raw) == 0 {
 		return nil, errors.New("there is no Caddyfile in this folder: name the configuration with --config")
 	}
-	return provisionCredential(raw, name)
+	return raw, nil
 }
 
 func provisionCredential(raw []byte, name string) (*configured, error) {
