@@ -83,6 +83,7 @@ func TestEntra(t *testing.T) {
 		"login":        {failure: entraSays("invalid_grant", "AADSTS700082: mark"), facts: Facts{Login: "run: caddy upstream-auth login crm"}, do: []string{"login crm"}, topic: loginRequired},
 		"unknown":      {failure: entraSays("invalid_client", "AADSTS99999999: mark"), wrong: []string{"refuses the client"}, topic: clientRefused},
 		"not in front": {failure: entraSays("invalid_client", "see AADSTS7000222: mark"), wrong: []string{"refuses the client"}, topic: clientRefused},
+		"another way":  {failure: entraSays("invalid_client", "AADSTS7000215: mark"), facts: Facts{Method: "client_secret_basic", Tried: map[string]bool{"client_secret_post": true}}, do: []string{"client_secret_post"}, not: []string{"ID"}, topic: clientRefused},
 	} {
 		c.not = []string{"mark"}
 		t.Run(name, c.check)

@@ -11,7 +11,7 @@ import (
 // 6749 say little, and the number says it all. Nothing else of the words is used.
 func ofEntra(f *oauth.Failure, k Facts) (Advice, bool) {
 	number := entraNumber.FindStringSubmatch(f.Description)
-	if number == nil {
+	if number == nil || k.accepted() != "" { // what was tried and works is surer
 		return Advice{}, false
 	}
 	a, ok := entra[number[1]]
