@@ -258,16 +258,10 @@ func (x *exam) explain(ctx context.Context, err error) {
 		facts.Methods, facts.Known = x.published(ctx)
 	}
 	ways := x.otherWays(f, &facts)
-	judged := f
 	if x.probe {
 		facts.Tried = x.tryWays(ctx, ways)
-		for _, taken := range facts.Tried {
-			if taken { // which is surer than what the server says
-				judged = &oauth.Failure{Kind: f.Kind, Status: f.Status, Code: f.Code}
-			}
-		}
 	}
-	a := advice.For(judged, facts)
+	a := advice.For(f, facts)
 	if len(ways) > 0 && !x.probe {
 		a.Do += "; to have the server asked in the other ways to send the proof (" + strings.Join(namesOf(ways), ", ") + "), each once: caddy upstream-auth check " + x.name + " --probe"
 	}

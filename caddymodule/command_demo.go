@@ -27,11 +27,12 @@ func demoCommand() *cobra.Command {
 Starts an embedded authorization server whose tokens live seconds, an API that
 demands them, the proxy that puts them on, and a client that knows no OAuth and
 calls the API through the proxy. All of it listens on loopback alone. A line is
-printed for each token.`,
+printed for each token, and a page shows how the credential stands.`,
 		Args: cobra.NoArgs,
 		RunE: caddycmd.WrapCommandFuncForCobra(runDemo),
 	}
 	cmd.Flags().String("from", "127.0.0.1:8080", "Where the proxy listens; another port is taken if that one is in use")
+	cmd.Flags().String("status", "127.0.0.1:8081", "Where the status page is; another port is taken if that one is in use")
 	cmd.Flags().Duration("lifetime", 5*time.Second, "How long a token lives, in whole seconds")
 	cmd.Flags().Int("rate", 10, "Requests a second that the client makes, 0 for none")
 	cmd.Flags().Duration("for", 0, "How long to run, 0 for until it is interrupted")
@@ -42,6 +43,7 @@ printed for each token.`,
 type demo struct {
 	out      io.Writer
 	from     string
+	status   string
 	lifetime time.Duration
 	rate     int
 
@@ -55,7 +57,7 @@ type demo struct {
 
 func runDemo(fl caddycmd.Flags) (int, error) {
 	caddy.TrapSignals()
-	d := &demo{out: os.Stdout, from: fl.String("from"), lifetime: fl.Duration("lifetime"), rate: fl.Int("rate")}
+	d := &demo{out: os.Stdout, from: fl.String("from"), status: fl.String("status"), lifetime: fl.Duration("lifetime"), rate: fl.Int("rate")}
 	ctx := context.Background()
 	if length := fl.Duration("for"); length > 0 {
 		var cancel context.CancelFunc
@@ -91,12 +93,15 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	defer api.Close()
 
-	if d.from, err = freeAddress(d.from); err != nil {
+	if d.from, err = freeAddress("--from", d.from); err != nil {
+		return err
+	}
+	if d.status, err = freeAddress("--status", d.status); err != nil {
 		return err
 	}
 	d.printAddresses(server.URL()+authserver.TokenPath, api.URL())
 	s := &sidecar{
-		from: d.from, to: []string{api.URL()}, admin: "off", level: "ERROR",
+		from: d.from, to: []string{api.URL()}, status: d.status, admin: "off", level: "ERROR",
 		credential: &Credential{
 			TokenURL: server.URL() + authserver.TokenPath, ClientID: clientID,
 			ClientAuthRaw: caddyconfig.JSON(map[string]string{"method": "client_secret_basic", "secret": "{env." + secretEnv + "}"}, nil),
@@ -118,9 +123,9 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 // freeAddress is the address that was asked for, or another port if it is taken.
-func freeAddress(address string) (string, error) {
+func freeAddress(flag, address string) (string, error) {
 	if err := checkListen(address); err != nil {
-		return "", fmt.Errorf("--from: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -139,13 +144,14 @@ func (d *demo) printAddresses(server, api string) {
   authorization server  %s  (its tokens live %s)
   API                   %s        (demands such a token)
   proxy                 http://%s         (puts it on)
+  status                http://%s         (in a browser; curl gets JSON)
 
 Try it from another terminal:
 
   curl -i %s/hello         is turned away: 401
   curl -i http://%s/hello          is answered: 200
 
-`, server, d.lifetime, api, d.from, api, d.from)
+`, server, d.lifetime, api, d.from, d.status, api, d.from)
 	if d.rate > 0 {
 		d.printf("A client that knows no OAuth calls the API through the proxy %d times a second.\n", d.rate)
 	}

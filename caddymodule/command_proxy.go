@@ -26,7 +26,9 @@ on the command line, where every process of the machine can read it. The file
 is read again for each token, so that a rotated secret needs no restart.
 
 Only requests with a loopback Host (localhost, 127.0.0.1, ::1) are answered. The
-admin API listens on a unix socket of mode 0600.`,
+admin API listens on a unix socket of mode 0600. With --status there is a page
+that tells how the token stands, and for programs the same as JSON: 200 while a
+valid one is held, else 503.`,
 		Example: `  caddy upstream-auth proxy --to https://api.example.com \
     --token-url https://idp.example.com/token --client-id app \
     --client-secret-file /run/secrets/app --scope read`,
@@ -54,6 +56,7 @@ admin API listens on a unix socket of mode 0600.`,
 	f.Duration("wait", defaultWait, "How long a request waits for a token that is being fetched")
 	f.Bool("insecure-token-url", false, "Allow a token URL that is http to another host than a loopback one")
 	f.Bool("insecure-upstream", false, "Allow an upstream that is http to another host than a loopback one")
+	f.String("status", "", "Where the status page is, such as 127.0.0.1:8081: a loopback address or unix//path/to/socket (default: nowhere)")
 	f.String("admin", "", "Where the admin API listens, or off (default: a unix socket in the runtime or temporary directory)")
 	f.Bool("access-log", false, "Log each request")
 	f.BoolP("debug", "v", false, "Log at debug level")
@@ -79,7 +82,7 @@ func proxyFromFlags(fl caddycmd.Flags) (*sidecar, error) {
 		return nil, err
 	}
 	s := &sidecar{
-		from: fl.String("from"), credential: c, admin: fl.String("admin"),
+		from: fl.String("from"), credential: c, status: fl.String("status"), admin: fl.String("admin"),
 		insecure: fl.Bool("insecure-upstream"), accessLog: fl.Bool("access-log"), level: "INFO",
 	}
 	if s.to, err = fl.GetStringSlice("to"); err != nil {

@@ -21,7 +21,7 @@ import (
 
 func TestDemo(t *testing.T) {
 	var out bytes.Buffer
-	d := &demo{out: &out, from: "127.0.0.1:0", lifetime: 4 * time.Second, rate: 50}
+	d := &demo{out: &out, from: "127.0.0.1:0", status: "127.0.0.1:0", lifetime: 4 * time.Second, rate: 50}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error)
@@ -31,6 +31,9 @@ func TestDemo(t *testing.T) {
 		defer d.mu.Unlock()
 		return d.tokens >= 2
 	})
+	if code, body := getAs(t, "http://"+d.status+"/any", "localhost", browsers); code != 200 || !strings.Contains(body, "<h1>") {
+		t.Errorf("the status page answers %d %s", code, body)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -38,6 +41,7 @@ func TestDemo(t *testing.T) {
 	for _, want := range []string{
 		`authorization server +http://127\.0\.0\.1:\d+/token`,
 		`proxy +http://127\.0\.0\.1:\d+`,
+		`status +http://127\.0\.0\.1:\d+`,
 		`token #2 obtained \d\.\ds before the last one ends; \d+ requests answered, 0 failed`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
@@ -51,15 +55,37 @@ func TestDemo(t *testing.T) {
 
 func TestDemoRefuses(t *testing.T) {
 	for says, d := range map[string]*demo{
-		"--lifetime": {from: "127.0.0.1:0", lifetime: time.Millisecond},
-		"--rate":     {from: "127.0.0.1:0", lifetime: time.Second, rate: -1},
-		"--from":     {from: "0.0.0.0:0", lifetime: time.Second},
+		"--lifetime": {from: "127.0.0.1:0", status: "127.0.0.1:0", lifetime: time.Millisecond},
+		"--rate":     {from: "127.0.0.1:0", status: "127.0.0.1:0", lifetime: time.Second, rate: -1},
+		"--from":     {from: "0.0.0.0:0", status: "127.0.0.1:0", lifetime: time.Second},
+		"--status":   {from: "127.0.0.1:0", status: "0.0.0.0:0", lifetime: time.Second},
 	} {
 		d.out = io.Discard
 		if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want an error that names %s", err, says)
 		}
 	}
+}
+
+// getAs asks under a Host name.
+func getAs(t *testing.T, url, host, accept string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	req.Header.Set("Accept", accept)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	content, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(content)
 }
 
 // flags parses a command line of the command proxy.
@@ -76,11 +102,11 @@ func flags(t *testing.T, args ...string) caddycmd.Flags {
 // whose admin API is for its own user.
 func TestProxy(t *testing.T) {
 	p := newParts(t, authserver.Config{})
-	admin := filepath.Join(t.TempDir(), "admin.sock")
+	admin, status := filepath.Join(t.TempDir(), "admin.sock"), freeAddr(t)
 	s, err := proxyFromFlags(flags(t,
 		"--from", p.proxy, "--to", p.upstream.URL(), "--token-url", p.server.URL()+authserver.TokenPath, "--client-id", appClient,
 		"--client-secret-file", writeFile(t, "secret", []byte(oddSecret+"\n")), "--scope", "read", "--scope", "write", "--audience", "api",
-		"--resource", "urn:api", "--param", "tenant=42", "--admin", "unix/"+admin+"|0600"))
+		"--resource", "urn:api", "--param", "tenant=42", "--status", status, "--admin", "unix/"+admin+"|0600"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +141,9 @@ func TestProxy(t *testing.T) {
 		res.Body.Close()
 		if res.StatusCode != want {
 			t.Errorf("Host %s: got %d, want %d", host, res.StatusCode, want)
+		}
+		if got, body := getAs(t, "http://"+status+"/readyz", host, "*/*"); got != want || got == 200 != strings.Contains(body, `"ready": true`) {
+			t.Errorf("Host %s: the status answers %d %s", host, got, body)
 		}
 	}
 	info, err := os.Stat(admin)
@@ -167,6 +196,8 @@ func TestProxyRefuses(t *testing.T) {
 		"every address":     {"--from", ":8080", "can be reached by others"},
 		"all of IPv4":       {"--from", "0.0.0.0:8080", "can be reached by others"},
 		"another host":      {"--from", "10.0.0.1:8080", "can be reached by others"},
+		"status for all":    {"--status", "0.0.0.0:8081", "can be reached by others"},
+		"status and proxy":  {"--status", "127.0.0.1:0", "where the proxy listens"},
 		"a range":           {"--from", "127.0.0.1:8080-8090", "expected one address"},
 		"udp":               {"--from", "udp/127.0.0.1:8080", "expected one address"},
 		"no upstream":       {"--to", "-", "--to is missing"},

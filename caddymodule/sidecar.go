@@ -28,6 +28,7 @@ type sidecar struct {
 	injection  Injection // without a credential
 	insecure   bool      // insecure_upstream
 	admin      string    // where the admin API listens, "off" for nowhere
+	status     string    // where the status is, a loopback address or a unix socket; "" for nowhere
 	accessLog  bool
 	level      string // of the log
 }
@@ -55,24 +56,19 @@ func (s *sidecar) config() (*caddy.Config, error) {
 		TransportRaw: caddyconfig.JSONModuleObject(&transport, "protocol", "upstream_auth", nil),
 		Upstreams:    upstreams,
 	}
-	misdirected := caddyhttp.StaticResponse{
-		StatusCode: caddyhttp.WeakString(strconv.Itoa(http.StatusMisdirectedRequest)),
-		Body:       "this proxy answers to localhost alone\n",
-	}
-	server := &caddyhttp.Server{
-		Listen:    []string{s.from},
-		AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
-		Routes: caddyhttp.RouteList{
-			{
-				MatcherSetsRaw: []caddy.ModuleMap{{"host": caddyconfig.JSON(loopbackHosts, nil)}},
-				HandlersRaw:    []json.RawMessage{caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)},
-				Terminal:       true,
-			},
-			{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(misdirected, "handler", "static_response", nil)}},
-		},
-	}
+	server := localServer(s.from, caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil))
 	if s.accessLog {
 		server.Logs = new(caddyhttp.ServerLogConfig)
+	}
+	servers := map[string]*caddyhttp.Server{"sidecar": server}
+	if s.status != "" {
+		if err := checkListen(s.status); err != nil {
+			return nil, fmt.Errorf("--status: %w", err)
+		}
+		if s.status == s.from {
+			return nil, fmt.Errorf("--status: '%s' is where the proxy listens: expected another address", s.status)
+		}
+		servers["status"] = localServer(s.status, caddyconfig.JSONModuleObject(Status{}, "handler", "upstream_auth_status", nil))
 	}
 	admin := &caddy.AdminConfig{Listen: s.admin, Config: &caddy.ConfigSettings{Persist: new(bool)}}
 	if s.admin == "off" {
@@ -82,10 +78,30 @@ func (s *sidecar) config() (*caddy.Config, error) {
 		Admin:   admin,
 		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: s.level}}}},
 		AppsRaw: caddy.ModuleMap{
-			"http":  caddyconfig.JSON(caddyhttp.App{Servers: map[string]*caddyhttp.Server{"sidecar": server}}, nil),
+			"http":  caddyconfig.JSON(caddyhttp.App{Servers: servers}, nil),
 			appName: caddyconfig.JSON(App{Credentials: map[string]*Credential{sidecarCredential: s.credential}}, nil),
 		},
 	}, nil
+}
+
+// localServer is a server whose handler answers to loopback names alone.
+func localServer(listen string, handler json.RawMessage) *caddyhttp.Server {
+	misdirected := caddyhttp.StaticResponse{
+		StatusCode: caddyhttp.WeakString(strconv.Itoa(http.StatusMisdirectedRequest)),
+		Body:       "this proxy answers to localhost alone\n",
+	}
+	return &caddyhttp.Server{
+		Listen:    []string{listen},
+		AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
+		Routes: caddyhttp.RouteList{
+			{
+				MatcherSetsRaw: []caddy.ModuleMap{{"host": caddyconfig.JSON(loopbackHosts, nil)}},
+				HandlersRaw:    []json.RawMessage{handler},
+				Terminal:       true,
+			},
+			{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(misdirected, "handler", "static_response", nil)}},
+		},
+	}
 }
 
 // checkListen refuses an address that others than this machine can reach:
@@ -173,6 +189,6 @@ func (s *sidecar) run() error {
 		}
 		return err
 	}
-	caddy.Log().Info("caddy upstream-auth proxying", zap.String("from", s.from), zap.Strings("to", s.to), zap.String("admin", s.admin))
+	caddy.Log().Info("caddy upstream-auth proxying", zap.String("from", s.from), zap.Strings("to", s.to), zap.String("status", s.status), zap.String("admin", s.admin))
 	return nil
 }
