@@ -250,7 +250,7 @@ func levelOf(r *report) level {
 }
 
 // Count writes a number for people.
-func (*statusPage) Count(n int) string { return thousands(uint64(max(n, 0))) } //nolint:gosec // it is not negative
+func (*statusPage) Count(n int) string { return thousands(uint64(max(n, 0))) }
 
 // Share is a part of the whole in percent.
 func (*statusPage) Share(n, of int) string {

@@ -180,14 +180,14 @@ func alike(t *testing.T, root, s *schema, path string, of reflect.Type) {
 	if s.Type != want {
 		t.Errorf("%s is %q in the schema, want %q", path, s.Type, want)
 	}
-	switch {
-	case want == "array":
+	switch want {
+	case "array":
 		item := *s.Items
 		if item.Description == "" {
 			item.Description = s.Description
 		}
 		alike(t, root, &item, path+"[]", of.Elem())
-	case want == "object":
+	case "object":
 		var names, required []string
 		for field := range of.Fields() {
 			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")

@@ -67,7 +67,7 @@ func (s *Server) byAssertion(r Request, text string) (method string, no *refusal
 		return fail(err.Error())
 	}
 	now := time.Now()
-	err = c.judge(s.audiences(r), now)
+	err = c.judge(s.audiences(r), now, s.config.Late)
 	switch {
 	case c.Issuer != s.config.ClientID || c.Subject != s.config.ClientID || s.config.ClientID == "":
 		return fail("its iss and sub are not the client_id")
@@ -75,7 +75,7 @@ func (s *Server) byAssertion(r Request, text string) (method string, no *refusal
 		return fail(err.Error())
 	case c.ID == "":
 		return fail("it has no jti")
-	case !s.assertions.first(c.ID, c.Expiry.Time(), now):
+	case !s.assertions.first(c.ID, c.Expiry.Time().Add(s.config.Late), now):
 		return fail("its jti was used before")
 	}
 	return method, nil
@@ -92,7 +92,7 @@ func (s *Server) federated(text string) (wrong string) {
 	if c.Issuer != s.config.FederatedIssuer || c.Subject != s.config.FederatedSubject {
 		return "its iss and sub are not those of the federation"
 	}
-	if err := c.judge([]string{s.config.FederatedAudience}, time.Now()); err != nil {
+	if err := c.judge([]string{s.config.FederatedAudience}, time.Now(), s.config.Late); err != nil {
 		return err.Error()
 	}
 	return ""

@@ -115,6 +115,9 @@ type Config struct {
 	// Grace is how long a spent refresh token is taken again, for the same
 	// successor, until that one is used. Default: 0, not at all.
 	Grace time.Duration
+	// Late is how much later than it is good for an assertion or a proof may
+	// come, for a request that is held on its way. Default: 0.
+	Late time.Duration
 	// RefreshEndsAccess ends the older access tokens of a chain with each
 	// refresh.
 	RefreshEndsAccess bool

@@ -23,9 +23,12 @@ const (
 type proofs struct {
 	ids    once
 	nonces nonces
+	late   time.Duration
 }
 
-func newProofs() proofs { return proofs{ids: newOnce(), nonces: newNonces()} }
+func newProofs(late time.Duration) proofs {
+	return proofs{ids: newOnce(), nonces: newNonces(), late: late}
+}
 
 // proofRequest is a request that comes with proofs.
 type proofRequest struct {
@@ -67,13 +70,13 @@ func (p *proofs) check(r proofRequest, rule nonceRule) (thumbprint string, no *r
 		return fail("it has no jti")
 	case c.IssuedAt == nil:
 		return fail("it has no iat")
-	case now.Sub(c.IssuedAt.Time()).Abs() > proofWindow:
+	case now.Sub(c.IssuedAt.Time()).Abs() > proofWindow+p.late:
 		return fail("its iat is too far from now")
 	case r.token != "" && c.text("ath") != tokenHash(r.token):
 		return fail("its ath is that of another access token")
 	case !p.nonces.take(c.text("nonce"), rule):
 		return "", refuse(needNonceCode, "the DPoP proof needs the nonce that comes with this answer")
-	case !p.ids.first(c.ID, now.Add(2*proofWindow), now):
+	case !p.ids.first(c.ID, now.Add(2*proofWindow+p.late), now):
 		return fail("its jti was used before")
 	}
 	sum, err := key.Thumbprint(crypto.SHA256)

@@ -83,13 +83,13 @@ func readJWT(text string, algorithms []jose.SignatureAlgorithm, keys []jose.JSON
 
 // judge looks at what RFC 7523 §3 asks of an assertion, but for whom it is of:
 // it is meant for one of the audiences, has an end, and has not come to it.
-func (c *claims) judge(audiences []string, now time.Time) error {
+func (c *claims) judge(audiences []string, now time.Time, late time.Duration) error {
 	switch {
 	case !slices.ContainsFunc(audiences, c.Audience.Contains):
 		return errors.New("its audience is another server")
 	case c.Expiry == nil:
 		return errors.New("it has no exp")
-	case !now.Before(c.Expiry.Time()):
+	case !now.Before(c.Expiry.Time().Add(late)):
 		return errors.New("it has expired")
 	case c.NotBefore != nil && now.Add(clockSkew).Before(c.NotBefore.Time()):
 		return errors.New("its nbf is yet to come")

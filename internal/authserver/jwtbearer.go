@@ -37,7 +37,7 @@ func (s *Server) subject(r Request, text string) (rights, *refusal) {
 	}
 	c, err := readJWT(text, asymmetric, s.config.AssertionKeys.Keys)
 	if err == nil {
-		err = c.judge(s.audiences(r), time.Now())
+		err = c.judge(s.audiences(r), time.Now(), s.config.Late)
 	}
 	if err == nil && (c.Issuer == "" || c.Subject == "") {
 		err = errors.New("it has no iss or no sub")

@@ -88,7 +88,7 @@ func New(config Config) *Server {
 
 func newServer(config Config, d dialect) *Server {
 	config.setDefaults()
-	s := &Server{config: config, dialect: d, assertions: newOnce(), proofs: newProofs(), requests: map[string]int{}}
+	s := &Server{config: config, dialect: d, assertions: newOnce(), proofs: newProofs(config.Late), requests: map[string]int{}}
 	s.signer = sync.OnceValue(func() *signer { return newSigner(s.config.SigningAlg) })
 	s.tokens = newTokens(&s.config, &s.dialect, s.signer)
 	get, post := []string{http.MethodGet}, []string{http.MethodPost}

@@ -54,7 +54,7 @@ const (
 // NewUpstream returns an API that accepts the tokens of s. Change its fields
 // before it serves.
 func NewUpstream(s *Server) *Upstream {
-	u := &Upstream{Header: "Authorization", Scheme: "Bearer", server: s, proofs: newProofs()}
+	u := &Upstream{Header: "Authorization", Scheme: "Bearer", server: s, proofs: newProofs(s.config.Late)}
 	u.smallest.Store(math.MaxInt64)
 	return u
 }
