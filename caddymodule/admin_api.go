@@ -21,7 +21,7 @@ func init() {
 }
 
 // credentialsPath is where the admin API tells of the credentials.
-const credentialsPath = "/upstream_auth/credentials"
+const credentialsPath = "/upstream_auth/credentials" //nolint:gosec // it is a path
 
 // adminAPI shows in Caddy's admin API how the credentials of the process stand,
 // and asks for another token when an operator wishes for one. Who may do that is

@@ -216,13 +216,22 @@ func (a *App) Stop() error {
 func (a *App) Cleanup() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var errs []error
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
 	for key, at := range a.keys {
 		at.entry.detach(at)
-		delete(a.keys, key)
-		_, err := pool.Delete(key)
-		errs = append(errs, err)
+		wg.Go(func() { // each may wait for what is on its way: all at once
+			_, err := pool.Delete(key)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
 	}
+	clear(a.keys)
+	wg.Wait()
 	a.emitter.close()
 	return errors.Join(errs...)
 }

@@ -226,9 +226,11 @@ func TestStatusFindsNobody(t *testing.T) {
 		"without this": {
 			[]string{"--address", serve(http.NotFound)}, []string{"does not have this plugin", "caddy list-modules"},
 		},
-		"a page":       {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<p>hello") })}, []string{"is not Caddy's admin API (HTTP 200)"}},
-		"broken":       {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })}, []string{"is not Caddy's admin API (HTTP 500)"}},
-		"led away":     {[]string{"--address", serve(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://idp.example.com/", 302) })}, []string{"(HTTP 302)"}},
+		"a page": {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<p>hello") })}, []string{"is not Caddy's admin API (HTTP 200)"}},
+		"broken": {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })}, []string{"is not Caddy's admin API (HTTP 500)"}},
+		"led away": {[]string{"--address", serve(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://idp.example.com/", http.StatusFound)
+		})}, []string{"(HTTP 302)"}},
 		"another JSON": {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `[1]`) })}, []string{"may be of another version"}},
 		"cut off":      {[]string{"--address", serve(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })}, []string{"asking the admin API at 127.0.0.1:", "EOF"}},
 		"not let in": {[]string{"--address", serve(func(w http.ResponseWriter, _ *http.Request) {
@@ -417,12 +419,12 @@ func TestStatusOfStrangers(t *testing.T) {
 		Token: &tokenReport{Scopes: []string{evil}, Missing: []string{evil}}, Failure: &failureReport{Message: evil}, Failures: 1, Counts: true,
 	}
 	var out bytes.Buffer
-	for _, print := range []func(*statusTable) error{
+	for _, show := range []func(*statusTable) error{
 		func(s *statusTable) error { return s.all(&overview{Credentials: []*report{r}}) },
 		func(s *statusTable) error { return s.one(r) },
 		func(s *statusTable) error { return s.failed(r) },
 	} {
-		if err := print(&statusTable{out: &out}); err != nil {
+		if err := show(&statusTable{out: &out}); err != nil {
 			t.Fatal(err)
 		}
 	}

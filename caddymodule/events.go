@@ -32,8 +32,8 @@ const (
 	eventRejected = "token_rejected"
 )
 
-// mostEvents is how many events may wait for their handlers: those are not ours,
-// and may hang.
+// mostEvents is how many events may wait for their handlers, and one more for
+// each credential: handlers are not ours, and may hang.
 const mostEvents = 256
 
 // emitter emits the events of one config's credentials, in order, and apart from
@@ -44,6 +44,7 @@ type emitter struct {
 
 	mu      sync.Mutex
 	queue   []event
+	users   int  // credentials
 	started bool // the config has: before, Caddy is still writing the list of handlers
 	running bool
 	closed  bool
@@ -64,9 +65,20 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 	return m, m.app.On("started", m)
 }
 
+// serve makes room for the events of one more credential: all of them may have
+// some at the same time, as when Caddy starts.
+func (m *emitter) serve() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.users++
+}
+
 // Handle implements caddyevents.Handler: Caddy tells that the config has
-// started.
-func (m *emitter) Handle(context.Context, caddy.Event) error {
+// started. Another module may have an event of that name.
+func (m *emitter) Handle(_ context.Context, e caddy.Event) error {
+	if e.Origin() != nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = true
@@ -173,6 +185,3 @@ func withMoment(data map[string]any, name string, t time.Time) map[string]any {
 
 // Interface guard
 var _ caddyevents.Handler = (*emitter)(nil)
-
-// Interface guard
-var _ caddyevents.Handler = starter{}

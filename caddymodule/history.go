@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/token"
 )
 
 // minutes is how long a history reaches back.
@@ -44,8 +46,9 @@ func (t tally) minus(o tally) tally {
 // request costs no more for it.
 type history struct {
 	name  string
-	asked atomic.Uint64 // token requests that have ended
-	vain  atomic.Uint64 // those among them that failed
+	slept func() time.Duration // for how long the machine was suspended
+	asked atomic.Uint64        // token requests that have ended
+	vain  atomic.Uint64        // those among them that failed
 
 	mu     sync.Mutex
 	users  int                // entries of that name
@@ -56,7 +59,8 @@ type history struct {
 }
 
 func newHistory(name string) *history {
-	h := &history{name: name, since: time.Now()}
+	h := &history{name: name, slept: token.Slept}
+	h.since = h.now()
 	h.before = h.count()
 	return h
 }
@@ -92,15 +96,18 @@ func (h *history) turn(now time.Time) {
 func (h *history) sample() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.turn(time.Now())
+	h.turn(h.now())
 }
+
+// now is on a clock that goes on while the machine is suspended, which the
+// monotonic one does not.
+func (h *history) now() time.Time { return time.Now().Add(h.slept()) }
 
 // hour is the last hour.
 func (h *history) hour() *hour {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := time.Now()
-	h.turn(now)
+	h.turn(h.now())
 	all := append(slices.Clone(h.past[:]), h.count().minus(h.before))
 	series := func(i int) []uint64 {
 		out := make([]uint64, len(all))
@@ -110,7 +117,7 @@ func (h *history) hour() *hour {
 		return out
 	}
 	return &hour{
-		Until: moment(now), Requests: series(0), Failures: series(1), Rejected: series(2), TokenRequests: series(3), TokenFailures: series(4),
+		Until: moment(time.Now()), Requests: series(0), Failures: series(1), Rejected: series(2), TokenRequests: series(3), TokenFailures: series(4),
 	}
 }
 

@@ -54,6 +54,26 @@ func TestHistory(t *testing.T) {
 	})
 }
 
+// TestHistorySlept: the time that the machine was suspended has passed.
+func TestHistorySlept(t *testing.T) {
+	const name = "history-slept-test"
+	t.Cleanup(func() { forget(name) })
+	var slept time.Duration
+	synctest.Test(t, func(t *testing.T) {
+		h := newHistory(name)
+		h.since, h.slept = time.Now(), func() time.Duration { return slept }
+		requests.WithLabelValues(name, "injected").Add(3)
+		slept = 30 * time.Minute
+		if got := h.hour().Requests; !slices.Equal(last(got, 31), append([]uint64{3}, make([]uint64, 30)...)) {
+			t.Errorf("after half an hour: %v", got)
+		}
+		slept = 3 * time.Hour
+		if got := h.hour().Requests; slices.Max(got) != 0 {
+			t.Errorf("after three hours: %v", got)
+		}
+	})
+}
+
 // TestHistories: a reload keeps the history of a name, a credential that goes
 // takes it along, and nothing ticks for none.
 func TestHistories(t *testing.T) {

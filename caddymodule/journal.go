@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -46,7 +47,7 @@ func (j *journal) log() *zap.Logger {
 func (j *journal) attempted(a token.Attempt) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if f := a.Failure; j.many && f != nil && f.Kind == oauth.Refused && f.Status != 0 && !slices.Contains(aboutClient, f.Code) {
+	if f := a.Failure; j.many && f != nil && f.Kind == oauth.Refused && f.Status != 0 && !aboutClient(f) {
 		// clients choose the values, and could fill the log
 		j.log().Debug("token request for one value refused", zap.NamedError("cause", f))
 		return
@@ -86,9 +87,12 @@ func (j *journal) attempted(a token.Attempt) {
 	j.warn("token", !a.Bearer, "the token holds characters outside the b64token of RFC 6750; some upstreams may refuse it")
 }
 
-// aboutClient are the codes that are not about one value of a template (RFC
-// 6749 §5.2).
-var aboutClient = []string{"invalid_client", "unauthorized_client", "unsupported_grant_type"}
+// aboutClient tells of a refusal whether it is not about one value of a template
+// (RFC 6749 §5.2).
+func aboutClient(f *oauth.Failure) bool {
+	return slices.Contains([]string{"invalid_client", "unauthorized_client", "unsupported_grant_type"}, f.Code) ||
+		f.Code == "" && f.Status == http.StatusUnauthorized
+}
 
 // failingSince is when the first of the failures in a row was told of, zero
 // while all is well.

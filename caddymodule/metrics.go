@@ -180,13 +180,38 @@ func (r *registry) remove(e *entry) {
 	if len(left) > 0 {
 		r.byName[e.name] = left
 		if !slices.ContainsFunc(left, func(x *entry) bool { return x.grant == e.grant }) {
-			tokenRequests.DeletePartialMatch(prometheus.Labels{"credential": e.name, "grant": e.grant})
+			e.endTokenRequests()
 		}
 		return
 	}
 	delete(r.byName, e.name)
-	for _, v := range vectors() {
-		v.DeletePartialMatch(prometheus.Labels{"credential": e.name})
+	e.endSeries()
+}
+
+// endSeries deletes the series of a name, one by one: a match by the name alone
+// looks at those of all credentials, and there may be many of either.
+func (e *entry) endSeries() {
+	e.endTokenRequests()
+	tokenRequestDuration.DeleteLabelValues(e.name)
+	lifetimeAssumed.DeleteLabelValues(e.name)
+	for o := range outcomes {
+		requests.DeleteLabelValues(e.name, outcome(o).String())
+	}
+	for _, action := range actions {
+		upstreamUnauthorized.DeleteLabelValues(e.name, action)
+	}
+	requestWait.DeleteLabelValues(e.name)
+	tokensAdopted.DeleteLabelValues(e.name)
+	for _, op := range []string{"load", "save", "lock", "unlock"} {
+		storeErrors.DeleteLabelValues(e.name, op)
+	}
+}
+
+func (e *entry) endTokenRequests() {
+	for _, reason := range []token.Reason{token.Start, token.Scheduled, token.Demand, token.Rejected, token.Forced} {
+		for _, result := range []string{resultSuccess, oauth.Unreachable.String(), oauth.Refused.String(), oauth.Malformed.String()} {
+			tokenRequests.DeleteLabelValues(e.name, e.grant, string(reason), result)
+		}
 	}
 }
 

@@ -112,6 +112,7 @@ func (e *entry) attach(a *attachment) {
 	}
 	a.requester.name, a.requester.note = e.name, e.journal.note
 	e.attached = append(e.attached, a)
+	a.emitter.serve()
 	e.handOn()
 	e.mu.Unlock()
 	if e.source != nil {
@@ -173,6 +174,9 @@ func (e *entry) Attempted(a token.Attempt) {
 	countAttempt(e.name, e.grant, a)
 	if !a.Adopted || a.Failure != nil {
 		e.history.attempted(a.Failure != nil)
+	}
+	if e.chain != nil && a.Adopted && a.Failure == nil {
+		e.chain.Adopted()
 	}
 	e.journal.attempted(a)
 	e.note(a.Snapshot)

@@ -106,12 +106,13 @@ func (e *entry) report() *report {
 		Name: e.name, Grant: e.grant, ClientAuth: e.facts.Method, Endpoint: serverOf(&e.facts),
 		Used: e.used(), Shared: e.share != nil, LastHour: e.history.hour(), FailingSince: e.journal.failingSince(),
 	}
+	look := e.standing.look()
 	if e.tokens != nil {
 		e.reportTable(r, e.tokens.Snapshot())
 	} else {
 		e.reportSource(r, e.source.Snapshot())
 	}
-	r.Since = moment(e.standing.now(r.State))
+	r.Since = moment(e.standing.seen(r.State, look))
 	r.FailingSince = moment(r.FailingSince)
 	return r
 }
@@ -132,6 +133,10 @@ func (e *entry) reportSource(r *report, s token.Snapshot) {
 		}
 	}
 	e.reportFailure(r, s.Failure, s.Failures)
+	if r.State == stateRejected {
+		a := advice.Rejected(e.facts)
+		r.Advice = &a
+	}
 	r.Summary = summary(r, time.Now())
 }
 

@@ -72,14 +72,37 @@ type standing struct {
 	mu    sync.Mutex
 	state state
 	since time.Time
+	noted uint64 // how often
 }
 
-// now notes how it stands, and tells since when.
-func (s *standing) now(st state) time.Time {
+// now notes how it stands.
+func (s *standing) now(st state) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.noted++
+	s.set(st)
+}
+
+func (s *standing) set(st state) {
 	if s.state != st {
 		s.state, s.since = st, time.Now()
+	}
+}
+
+// look is to be taken before a snapshot, and handed to seen.
+func (s *standing) look() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.noted
+}
+
+// seen tells since when it stands as a snapshot shows. One that something has
+// happened since is of the past, and changes nothing.
+func (s *standing) seen(st state, look uint64) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noted == look {
+		s.set(st)
 	}
 	return s.since
 }

@@ -1,8 +1,12 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
@@ -63,7 +67,7 @@ func TestState(t *testing.T) {
 			if r.State != tc.want || !strings.Contains(r.Summary, tc.says) || r.Ready != tc.s.Held {
 				t.Errorf("got %s, %q", r.State, r.Summary)
 			}
-			if (r.Failure != nil) != (r.Advice != nil) || r.Advice != nil && (r.Advice.Wrong == "" || r.Advice.Do == "") {
+			if (r.Failure != nil || r.State == stateRejected) != (r.Advice != nil) || r.Advice != nil && (r.Advice.Wrong == "" || r.Advice.Do == "") {
 				t.Errorf("the advice is %+v", r.Advice)
 			}
 		})
@@ -95,6 +99,50 @@ func TestStateOfTable(t *testing.T) {
 		})
 	}
 }
+
+// TestStanding: what a look found before something happened does not undo it.
+func TestStanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, began := new(standing), time.Now()
+		s.now(stateOK)
+		look := s.look()
+		time.Sleep(time.Minute)
+		s.now(stateFailing) // between the snapshot of a report and its end
+		s.seen(stateOK, look)
+		time.Sleep(time.Hour)
+		if got := s.seen(stateFailing, s.look()); got.Sub(began) != time.Minute {
+			t.Errorf("failing since %s, want %s", got.Sub(began), time.Minute)
+		}
+		if got := s.seen(stateLogin, s.look()); !got.Equal(time.Now()) { // nobody tells of that
+			t.Errorf("since %s", got)
+		}
+	})
+}
+
+// TestAdoptedChain: what another instance was given shows that its refresh token
+// is taken, whatever this one's last try has shown.
+func TestAdoptedChain(t *testing.T) {
+	c := &Credential{grantName: "refresh_token"}
+	const name = "adopted-chain-test"
+	e := &entry{name: name, journal: newJournal(name, c), chain: &chain{token.NewChain()}, history: newHistory(name)}
+	e.source = token.NewSource(token.Policy{}, new(token.Scheduler), e)
+	credentials.add(e)
+	t.Cleanup(func() { credentials.remove(e) })
+	_, err := e.chain.Refresh(t.Context(), token.Occasion{}, func(context.Context) (*token.Session, error) {
+		return &token.Session{Store: nothingStored{}}, nil
+	})
+	if !errors.Is(err, token.ErrLoginRequired) || e.chain.State().Usable {
+		t.Fatalf("got %v", err)
+	}
+	e.Attempted(token.Attempt{Snapshot: token.Snapshot{Held: true, Obtained: time.Now()}, Adopted: true})
+	if state := e.chain.State(); !state.Usable || state.Err != nil || e.standing.state != stateOK {
+		t.Errorf("got %+v, %s", state, e.standing.state)
+	}
+}
+
+type nothingStored struct{ token.Store }
+
+func (nothingStored) Load(context.Context) ([]byte, error) { return nil, fs.ErrNotExist }
 
 func TestSpanText(t *testing.T) {
 	for d, want := range map[time.Duration]string{

@@ -163,7 +163,7 @@ func (t *statusTable) rows(rows [][]string, states []state) {
 				padding = strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
 			}
 			if i == 1 {
-				cell = t.painted(cell, states[n])
+				cell = t.painted(cell, states[n]) //nolint:gosec // each row has its state
 			}
 			b.WriteString(cell + padding)
 		}

@@ -38,10 +38,10 @@ func summary(r *report, now time.Time) string {
 
 func summaryOfTable(r *report, now time.Time) string {
 	held := fmt.Sprintf("%d tokens are held, one for each value that requests bring", r.Template.Tokens)
-	switch {
-	case r.Template.Tokens == 0:
+	switch r.Template.Tokens {
+	case 0:
 		held = "no token is held: each is asked for when a request brings its value"
-	case r.Template.Tokens == 1:
+	case 1:
 		held = "1 token is held, for the one value that requests have brought"
 	}
 	if r.Failure == nil {

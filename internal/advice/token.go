@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,15 @@ const (
 	shortLife = 30 * time.Second // below that, one slow answer is an outage
 	early     = 60 * time.Second // by which a JWT may end before expires_in says
 )
+
+// Rejected is the advice for a token that an upstream refuses.
+func Rejected(k Facts) Advice {
+	return Advice{
+		Wrong: "an upstream refuses the token, which is valid by its lifetime",
+		Do:    "compare what the API asks for with the token's scopes, audience and subject: caddy upstream-auth check " + cmp.Or(k.Credential, "<credential>") + " shows what the server grants; if it is refused on some paths alone, its subject lacks a right there; if the server ends tokens early, as by a logout or a new token for the same client, find out who does that",
+		Topic: tokenRefused,
+	}.clean()
+}
 
 // Warnings are what may yet go wrong with a token; nil for nothing.
 func Warnings(t Token, k Facts) []Advice {

@@ -42,6 +42,14 @@ func (c *Chain) note(wrong error) {
 	c.state.Store(&ChainState{Usable: usable, Err: wrong})
 }
 
+// Adopted notes that another instance was given an access token with the refresh
+// token that is stored, so that what was wrong with it here has passed.
+func (c *Chain) Adopted() {
+	if was := c.state.Load(); was != nil && !was.Usable {
+		c.state.CompareAndSwap(was, &ChainState{Usable: true})
+	}
+}
+
 // tries notes which refresh token is being tried.
 func (c *Chain) tries(refreshToken string) {
 	c.mu.Lock()

@@ -43,7 +43,7 @@ func (s *Source) Refresh(ctx context.Context) (ended <-chan struct{}, err error)
 			return nil, &TooSoon{Wait: wait, Server: s.floor > mayAt}
 		}
 		s.forced = t
-		s.request(Forced, ctx)
+		s.request(ctx, Forced)
 	}
 	return s.settled, nil
 }

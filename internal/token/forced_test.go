@@ -116,3 +116,21 @@ func TestShareRefresh(t *testing.T) {
 		}
 	})
 }
+
+// TestShareRefreshSkew: by the clock of another instance a token that is held may
+// be of the future. A wish is not granted with that one.
+func TestShareRefreshSkew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, shelf := &server{answer: lives(time.Hour)}, newShelf()
+		f := fleet(t, 1, shelf, srv)
+		pass(time.Minute)
+		r := parseShared(shelf.content)
+		r.AccessToken, r.Obtained = "theirs", time.Now().Add(3*time.Second)
+		shelf.content = r.bytes()
+		f[0].share.has(r.Obtained) // it was taken over
+		wish(t, f[0].Source)
+		if srv.count() != 2 || value(f[0].Source) != "tok-2" {
+			t.Errorf("%d requests, held %q", srv.count(), value(f[0].Source))
+		}
+	})
+}

@@ -52,7 +52,7 @@ func (s *Source) Reject(ctx context.Context, t *Token, invalid bool) bool {
 			}
 			return false
 		}
-		s.request(Rejected, ctx)
+		s.request(ctx, Rejected)
 	}
 	if invalid && s.inFlight != nil && !s.spared {
 		s.withheld = true

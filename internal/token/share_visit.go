@@ -59,10 +59,10 @@ func (v *visit) load(ctx context.Context) (*sharedRecord, error) {
 
 // adopt takes over what another instance was given, nil if that is of no use.
 func (v *visit) adopt(r *sharedRecord) *oauth.Response {
-	wanted := false
+	var wanted bool
 	switch {
 	case v.on.Reason == Forced: // whoever wishes for it wants what the server gives now
-		wanted = r.Obtained.Add(r.Took).After(v.began) && v.usable(r, v.Binding, nil)
+		wanted = r.Obtained.Add(r.Took).After(v.began) && v.newer(r, v.Binding, v.on.Held)
 	case v.on.Held != nil:
 		wanted = v.newer(r, v.Binding, v.on.Held)
 	default:

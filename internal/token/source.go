@@ -142,7 +142,7 @@ func (s *Source) Start() {
 		return
 	}
 	s.started = true
-	s.request(Start, nil)
+	s.request(nobody, Start)
 }
 
 // Close ends the source: nothing is asked for any more. Requests that are being
@@ -186,8 +186,11 @@ func (s *Source) current() *Token {
 	return s.last
 }
 
+// nobody causes what is done on schedule.
+var nobody context.Context
+
 // request starts a token request unless one is under way. Called with the lock.
-func (s *Source) request(reason Reason, cause context.Context) {
+func (s *Source) request(cause context.Context, reason Reason) {
 	if s.inFlight != nil || s.closed || s.requester == nil {
 		return
 	}
@@ -242,7 +245,7 @@ func (s *Source) run(ctx context.Context, cancel context.CancelCauseFunc, r Requ
 // handOver gives what came to those who still wait at a closed source, and tells
 // nobody else of it.
 func (s *Source) handOver(res *oauth.Response, err error, sent, arrived instant) {
-	if err == nil {
+	if err == nil && s.waiting > 0 {
 		if t, _ := s.policy.take(res, s.last, sent, arrived, s.random); t.valid() {
 			s.held.p.Store(t)
 		}
@@ -343,7 +346,7 @@ func (s *Source) wake() {
 		switch {
 		case t >= s.next:
 			s.acceptedSoFar()
-			s.request(s.cause, nil)
+			s.request(nobody, s.cause)
 		case s.failure != nil && !s.looking:
 			s.looking = true
 			go s.lookAtFiles(s.requester)

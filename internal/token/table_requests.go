@@ -82,6 +82,10 @@ func (t *Table) handOver(f *fetch, res *oauth.Response, err error, sent, arrived
 		return
 	}
 	tok, _ := t.policy.take(res, nil, sent, arrived, t.random)
+	if !tok.valid() {
+		f.settle(nil, &oauth.Failure{Kind: oauth.Unreachable, Err: errTooSlow})
+		return
+	}
 	f.settle(tok, nil)
 }
 

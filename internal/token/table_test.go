@@ -829,6 +829,28 @@ func TestTableSuspended(t *testing.T) {
 	}
 }
 
+// TestTableHandOverLate: who waits at a closed table is given no token that has
+// ended.
+func TestTableHandOverLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tableOf(t, &realm{life: time.Second, delay: 3 * time.Second}, nil)
+		got := make(chan error, 1)
+		go func() {
+			tok, err := b.get("a")
+			if tok != "" {
+				t.Errorf("got %q", tok)
+			}
+			got <- err
+		}()
+		pass(time.Second)
+		b.Close()
+		f, ok := errors.AsType[*oauth.Failure](<-got)
+		if !ok || !errors.Is(f, errTooSlow) {
+			t.Errorf("got %v", f)
+		}
+	})
+}
+
 // TestTableClosedForNobody: a request that nobody waits for any more ends.
 func TestTableClosedForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -69,7 +69,7 @@ func (s *Source) poll(ctx context.Context, deadline instant, most time.Duration)
 		return nil, nil, s.failure // nothing can come before the caller gives up
 	}
 	if s.started && now() >= s.next {
-		s.request(Demand, ctx)
+		s.request(ctx, Demand)
 	}
 	s.stays()
 	return nil, s.settled, nil
