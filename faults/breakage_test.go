@@ -19,7 +19,7 @@ type answers struct{ authserver.Fault }
 
 func (a answers) set(c *cell, broken bool) error {
 	if broken {
-		c.auth.SetFault(a.Fault)
+		c.auth.SetFault(authserver.Chain(a.Fault, c.beside()))
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,13 +17,6 @@ import (
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
 )
 
-// marker is a part of every secret and every token: nothing that is shown to
-// anybody may hold it.
-const marker = "mArKeD"
-
-// thisRun begins every client secret.
-var thisRun = marker + "-" + rand.Text()[:8]
-
 // patience is how long anything may take. It decides nothing: it ends a test
 // that has failed.
 const patience = 2 * time.Minute
@@ -39,6 +31,8 @@ type cell struct {
 	auth   *authserver.Server
 	server *server
 	api    *authserver.Upstream
+	guise  guise
+	tape   *tape
 
 	refresh string      // the refresh token to begin with, "" for none
 	breaks  atomic.Bool // the fault is there
@@ -72,30 +66,35 @@ func slug(name string) string {
 	return strings.Trim(b.String()[:min(b.Len(), 60)], "-")
 }
 
-func newCell(col *column, l line) (*cell, error) {
-	c := &cell{line: l, column: col, name: slug(l.name), done: make(chan struct{}), rang: make(chan struct{})}
-	c.secret = thisRun + "-" + c.name + "/p+a%s w=d&!~:x"
+func newCell(col *column, l line, way string, g guise) (*cell, error) {
+	c := &cell{line: l, column: col, name: slug(l.name), way: way, guise: g, done: make(chan struct{}), rang: make(chan struct{})}
+	c.guise.dpop = c.guise.dpop && way == byTransport
+	c.tape = newTape(col.canary)
+	c.secret = c.made(ofSecret) + "/p+a%s w=d&!~:x"
 	config := authserver.Config{
-		ClientID: "app", ClientSecret: c.secret, Lifetime: time.Hour, BasicEncoding: "form",
+		ClientID: "app", Lifetime: time.Hour, BasicEncoding: "form",
 		Issue: func(n int) string {
-			text := fmt.Sprintf("%s.%s.%d", marker, c.name, n)
+			text := col.canary.mark(ofAccess, fmt.Sprintf("%s-%d", c.name, n))
 			if l.text != nil && c.breaks.Load() {
 				return l.text(text)
 			}
 			return text
 		},
 	}
+	c.configure(&config)
 	if l.config != nil {
 		l.config(&config)
 	}
 	c.auth = authserver.New(config)
 	if config.RefreshTokens {
 		c.refresh = c.auth.IssueRefreshToken()
+		c.guise.grant = refreshToken
+		col.canary.learn(ofRefresh, c.refresh)
 	}
 	c.auth.SetFault(c.healthy())
 	c.api = authserver.NewUpstream(c.auth)
 	var err error
-	if c.server, err = newServer(c.auth, c.ring, c.breaks.Load); err != nil {
+	if c.server, err = newServer(c.auth, c.tape, c.ring, c.breaks.Load); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(c.path(""), 0o700); err != nil {
@@ -138,10 +137,7 @@ func (c *cell) block() string {
 	case certificate, overTLS:
 		lines = append(lines, "tls {\n\t\t\t\tca "+filepath.Join(c.column.dir, "ca.pem")+"\n\t\t\t}")
 	}
-	lines = append(lines, "client_id app", "client_auth client_secret_basic "+secret)
-	if c.refresh != "" {
-		lines = append(lines, "grant refresh_token {env."+c.variable("REFRESH")+"}")
-	}
+	lines = append(append(lines, "client_id app", c.proves(secret)), c.asks()...)
 	if c.slow {
 		lines = append(lines, "timeout "+slowTimeout.String())
 	} else {
@@ -187,9 +183,20 @@ func (c *cell) healthy() authserver.Fault {
 		seconds = 0
 	}
 	if c.health != nil {
-		return c.health(seconds)
+		return authserver.Chain(c.health(seconds), c.beside())
 	}
-	return lives(seconds)
+	return authserver.Chain(lives(seconds), c.beside())
+}
+
+// beside puts more that is secret into a good answer than the token.
+func (c *cell) beside() authserver.Fault {
+	return authserver.Answer(func(a map[string]any) {
+		a["trace"] = c.made(ofBody)
+		a["id_token"] = c.made(ofID)
+		if c.guise.grant != refreshToken {
+			a["refresh_token"] = c.made(ofRefresh)
+		}
+	})
 }
 
 // lives has a token live for so long; 0 does not say.
@@ -260,6 +267,7 @@ type entry struct {
 	Credential string
 	Kind       string
 	Lifetime   float64 // seconds
+	Took       float64 // likewise
 	text       string
 }
 
@@ -316,6 +324,8 @@ func (c *cell) ask() (r reply) {
 	if err != nil {
 		return reply{err: err}
 	}
+	req.Header.Set("Authorization", "Bearer "+c.made(ofClient)) // is replaced
+	c.column.canary.pass(req.Header.Get("Authorization"))
 	res, err := c.column.client.Do(req)
 	for n := 0; n < 5 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)); n++ {
 		// where Caddy's old socket closes in a reload, what is queued on it is cut
@@ -328,8 +338,8 @@ func (c *cell) ask() (r reply) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	r = reply{status: res.StatusCode, header: res.Header, body: string(body), err: err}
-	if strings.Contains(fmt.Sprint(r.header), marker) || strings.Contains(r.body, marker) {
-		c.fail("a secret or a token stands in a client's answer: %s", r)
+	for _, problem := range c.column.canary.clean("the answers to clients", fmt.Sprint(r.header)+"\n"+r.body) {
+		c.fail("%s", problem)
 	}
 	return r
 }

@@ -1,12 +1,14 @@
 package faults
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,7 +28,14 @@ type column struct {
 	held      bool     // a token is held when the fault comes
 	due       bool     // and is due soon
 	global    string   // option
+	number    int      // of the column
+	plain     bool     // what is stored is not sealed
+	checks    bool     // the commands of an operator are run as well
+	site      string   // more of the site
 	authority *authority
+	key       *ecdsa.PrivateKey
+	canary    *canary
+	watch     watch
 	cells     map[string]*cell // by the credential's name
 	order     []*cell
 	bubbles   map[string]bool // the lines that passed without a process
@@ -44,6 +53,12 @@ type column struct {
 // caddyfile is its config; revision makes one differ from another.
 func (col *column) caddyfile(revision int) string {
 	var credentials, handlers, transports strings.Builder
+	storage := "file_system " + col.dir + "/storage"
+	if !col.plain {
+		storage = "faulty " + col.dir + "/storage " + col.dir + "/" + storageFaults
+		credentials.WriteString("\t\tencryption_key {env.TOKEN_STORE_KEY}\n")
+	}
+	status := "\tupstream_auth_status " + statusPath + "\n"
 	for n, c := range col.order {
 		credentials.WriteString(c.block())
 		if c.way == byHandler {
@@ -70,9 +85,11 @@ func (col *column) caddyfile(revision int) string {
 	}
 	return fmt.Sprintf(`{
 	admin unix/%[1]s/admin.sock|0600
-	persist_config off
 	auto_https off
-	storage faulty %[1]s/storage %[1]s/%[2]s
+	storage %[2]s
+	events {
+		on * faults %[1]s/%[9]s
+	}
 	log {
 		output stderr
 		format json
@@ -80,13 +97,13 @@ func (col *column) caddyfile(revision int) string {
 	}
 	%[3]s
 	upstream_auth {
-		encryption_key {env.TOKEN_STORE_KEY}
 %[4]s	}
 }
 http://faults {
 	bind unix/%[1]s/sites.sock
 	header X-Revision %[5]d
-	handle /handler/* {
+	log
+%[10]s	handle /handler/* {
 %[6]s
 		reverse_proxy %[8]s {
 			transport http {
@@ -95,17 +112,45 @@ http://faults {
 		}
 	}
 %[7]s}
-`, col.dir, storageFaults, col.global, credentials.String(), revision, handlers.String(), transports.String(), col.api.Addr())
+`, col.dir, storage, col.global, credentials.String(), revision, handlers.String(), transports.String(), col.api.Addr(), eventsFile, status+col.site)
 }
 
 // route leads a request to the API of its cell.
 func (col *column) route(w http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(r.URL.Path, "/")
 	if len(parts) > 2 && col.cells[parts[2]] != nil {
-		col.cells[parts[2]].api.ServeHTTP(w, r)
+		c := col.cells[parts[2]]
+		c.arrived(r)
+		c.api.ServeHTTP(withoutProof{w, r.Header.Get("DPoP")}, r)
 		return
 	}
 	http.NotFound(w, r)
+}
+
+// withoutProof takes a request's proof out of what the API tells of the request:
+// it is the API that tells it, not Caddy.
+type withoutProof struct {
+	http.ResponseWriter
+	proof string
+}
+
+func (w withoutProof) Write(b []byte) (int, error) {
+	if w.proof == "" {
+		return w.ResponseWriter.Write(b)
+	}
+	_, err := w.ResponseWriter.Write(bytes.ReplaceAll(b, []byte(w.proof), nil))
+	return len(b), err
+}
+
+// arrived notes what the API is sent.
+func (c *cell) arrived(r *http.Request) {
+	c.tape.signed(ofDPoP, r.Header.Get("DPoP"))
+	var text strings.Builder
+	_ = r.Header.Write(&text)
+	c.tape.passes(text.String())
+	if strings.Contains(text.String(), string(ofClient)) {
+		c.fail("what the client sent in Authorization has reached the API")
+	}
 }
 
 // heard is a line of the log.
@@ -123,6 +168,7 @@ func (col *column) fail(format string, args ...any) {
 
 // prepare makes the cells.
 func (col *column) prepare(dir string, lines []line) error {
+	col.canary = newCanary()
 	col.dir, col.cells, col.reached = dir, make(map[string]*cell), make(chan struct{})
 	col.bubbles = make(map[string]bool)
 	col.line = col.heard
@@ -138,8 +184,15 @@ func (col *column) prepare(dir string, lines []line) error {
 	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), []byte(col.authority.pem), 0o600); err != nil {
 		return err
 	}
-	for _, l := range lines {
-		c, err := newCell(col, l)
+	if err := col.newKey(); err != nil {
+		return err
+	}
+	for n, l := range lines {
+		way := col.ways[n%len(col.ways)]
+		if l.alone != nil {
+			way = byTransport
+		}
+		c, err := newCell(col, l, way, col.guiseOf(l, n))
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
@@ -147,9 +200,6 @@ func (col *column) prepare(dir string, lines []line) error {
 			return fmt.Errorf("%s: another line is called %s, too", l.name, c.name)
 		}
 		col.cells[c.name] = c
-		if c.way = col.ways[len(col.order)%len(col.ways)]; l.alone != nil {
-			c.way = byTransport
-		}
 		col.order = append(col.order, c)
 	}
 	col.api, err = authserver.Listen("127.0.0.1:0", http.HandlerFunc(col.route))
@@ -158,17 +208,10 @@ func (col *column) prepare(dir string, lines []line) error {
 
 // run has all cells take their course.
 func (col *column) run() {
-	defer func() {
-		for _, c := range col.order {
-			c.stopSwapping()
-			c.server.close()
-			close(c.done)
-		}
-		_ = col.api.Close()
-	}()
-	environ := []string{"TOKEN_STORE_KEY=" + base64.StdEncoding.EncodeToString(make([]byte, 32))}
+	defer col.close()
+	environ := []string{"TOKEN_STORE_KEY=" + col.storeKey()}
 	for _, c := range col.order {
-		environ = append(environ, c.variable("SECRET")+"="+c.secret, c.variable("REFRESH")+"="+c.refresh)
+		environ = append(environ, c.environ()...)
 		if !col.held && c.alone == nil {
 			c.set(true)
 		}
@@ -185,6 +228,7 @@ func (col *column) run() {
 		close(col.reached)
 		return
 	}
+	col.watches()
 	var courses sync.WaitGroup
 	for _, c := range col.order {
 		course := col.course
@@ -194,7 +238,12 @@ func (col *column) run() {
 		if col.together != nil {
 			col.ready.Add(1)
 		}
-		courses.Go(func() { course(c) })
+		courses.Go(func() {
+			course(c)
+			if c.alone[col.when] != nil && col.when != atStop {
+				c.look()
+			}
+		})
 	}
 	if col.together != nil {
 		col.ready.Wait()
@@ -202,14 +251,31 @@ func (col *column) run() {
 	}
 	courses.Wait()
 	col.leaving.Wait()
+	close(col.watch.stop)
+	col.watch.wg.Wait()
 	for _, c := range col.order {
+		c.proven()
 		for _, check := range c.finally {
 			check()
 		}
 		c.pureAPI()
 	}
 	col.end()
-	col.secrets()
+	if col.checks {
+		col.checked(environ)
+	}
+	col.accidents()
+	col.atLast()
+}
+
+// close ends the servers.
+func (col *column) close() {
+	for _, c := range col.order {
+		c.stopSwapping()
+		c.server.close()
+		close(c.done)
+	}
+	_ = col.api.Close()
 }
 
 // end takes all credentials out of the config, wants nothing of them to be left,
@@ -248,20 +314,21 @@ func (col *column) end() {
 // ours is a frame of this module's.
 var ours = regexp.MustCompile(`caddy-upstream-auth/(internal|caddymodule)`)
 
-// secrets wants none in the log, and no crash or race.
-func (col *column) secrets() {
+// storeKey is what is stored is sealed with.
+func (col *column) storeKey() string {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	text := base64.StdEncoding.EncodeToString(key)
+	col.canary.learn(ofStoreKey, text)
+	col.canary.learn(ofStoreKey, string(key))
+	col.canary.pass(text)
+	return text
+}
+
+// accidents wants no crash or race to stand in the log.
+func (col *column) accidents() {
 	log := col.logged()
-	wanted := map[string]string{marker: "a secret or a token", "WARNING: DATA RACE": "a data race", "panic": "a panic"}
-	for _, c := range col.order {
-		basic := url.QueryEscape("app") + ":" + url.QueryEscape(c.secret)
-		wanted[base64.StdEncoding.EncodeToString([]byte(basic))] = "the secret of " + c.name + " in base64"
-		for _, r := range c.auth.Log() {
-			if t := r.Form.Get("refresh_token"); t != "" {
-				wanted[t] = "a refresh token of " + c.name
-			}
-		}
-	}
-	for text, what := range wanted {
+	for text, what := range map[string]string{"WARNING: DATA RACE": "a data race", "panic": "a panic"} {
 		if at := strings.Index(log, text); at >= 0 {
 			begins, ends := strings.LastIndexByte(log[:at], '\n')+1, strings.IndexByte(log[at:], '\n')
 			if ends < 0 || what == "a data race" {

@@ -23,6 +23,7 @@ func onFirstToken(c *cell) {
 	if want == used {
 		c.served(r)
 		c.taken(0)
+		c.look()
 		c.set(false)
 		if n := c.spaced(); n != 1 && !c.due {
 			c.fail("%d token requests, want 1", n)
@@ -119,6 +120,9 @@ func onReload(c *cell) {
 	}()
 	c.before = c.served(c.ask())
 	c.server.hold()
+	if !c.await("the answer to an earlier token request", c.server.idle) {
+		return
+	}
 	obtained, failed := len(c.obtained()), len(c.failed())
 	c.set(true)
 	if !c.await("a token request that is under way, or has failed", func() bool {
@@ -180,6 +184,7 @@ func (c *cell) after(at when, obtained, failed int) {
 			return
 		}
 		c.taken(obtained)
+		c.look()
 		c.set(false)
 		if now := c.served(c.ask()); now == c.before {
 			c.fail("the token in use is still the one from before")
@@ -211,6 +216,9 @@ func (c *cell) taken(n int) {
 func (c *cell) mended(kind result) {
 	c.failures(kind)
 	c.said()
+	c.server.hold() // or each failure while places are read would have the next one wait for longer
+	defer c.server.release()
+	c.look()
 	if c.floor > longFloor {
 		asked := len(c.server.asked())
 		c.atEnd(func() {
@@ -223,6 +231,7 @@ func (c *cell) mended(kind result) {
 	}
 	obtained := len(c.obtained())
 	c.set(false)
+	c.server.release()
 	if !c.await("a token, once all is well", func() bool { return len(c.obtained()) > obtained }) {
 		return
 	}
@@ -261,6 +270,7 @@ func terminate(col *column) {
 	}); err != nil {
 		col.fail("%v", err)
 	}
+	col.order[0].look() // at all of them
 	if err := col.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		col.fail("SIGTERM: %v", err)
 		return

@@ -44,6 +44,7 @@ type line struct {
 	// says is what the log must say of it.
 	says string
 
+	guise   func(*guise)                       // changes it; nil for what the column has for it
 	options string                             // of the credential
 	config  func(*authserver.Config)           // of the server
 	text    func(healthy string) string        // of the access tokens, while broken

@@ -79,17 +79,17 @@ var answerLines = []line{
 	{name: "token a number", how: odd("access_token", 12345), want: malformed},
 	{name: "token empty", how: odd("access_token", ""), want: malformed},
 	{name: "token null", how: odd("access_token", json.RawMessage("null")), want: malformed},
-	{name: "token an object", how: odd("access_token", map[string]any{"token": marker}), want: malformed},
+	{name: "token an object", how: odd("access_token", map[string]any{"token": mark(ofAccess, "object")}), want: malformed},
 	{name: "token missing", how: odd("access_token", nil), want: malformed},
 	{name: "id_token alone", how: answers{authserver.Answer(func(a map[string]any) {
 		a["id_token"] = a["access_token"]
 		delete(a, "access_token")
 	})}, want: malformed},
-	{name: "id_token beside it", how: odd("id_token", marker+".id.token"), want: used},
-	{name: "refresh_token beside it", how: odd("refresh_token", marker+"-refresh"), want: used},
+	{name: "id_token beside it", how: odd("id_token", mark(ofID, "beside")), want: used},
+	{name: "refresh_token beside it", how: odd("refresh_token", mark(ofRefresh, "beside")), want: used},
 
 	// scope, RFC 6749 §3.3
-	{name: "scope narrowed", how: odd("scope", "read"), options: "scopes read write", want: used, says: "granted fewer scopes"},
+	{name: "scope narrowed", how: odd("scope", "read"), options: "scopes read write", guise: bare, want: used, says: "granted fewer scopes"},
 	{name: "scope an array", how: odd("scope", []string{"read", "write"}), options: "scopes read write", want: used},
 	{name: "scope with commas", how: odd("scope", "read,write"), options: "scopes read write", want: used},
 	{name: "scope a number", how: odd("scope", 7), options: "scopes read write", want: used},
@@ -111,8 +111,8 @@ var answerLines = []line{
 	{name: "body: an array", how: answers{reshaped("application/json", func(m map[string]any) string { return "[" + compact(m) + "]" })}, want: malformed},
 	{name: "body: null", how: raw(200, "null"), want: malformed},
 	{name: "body: a million braces", how: raw(200, strings.Repeat(`{"a":`, 200000)), want: malformed},
-	{name: "body: HTML", how: answers{authserver.Raw(200, "text/html", "<html>log in")}, want: malformed, says: "a page (HTML or XML)"},
-	{name: "body: HTML under 403", how: answers{authserver.Raw(403, "text/html", "<html>the firewall says no")}, want: refused},
+	{name: "body: HTML", how: said(200, "text/html", "<html>log in"), want: malformed, says: "a page (HTML or XML)"},
+	{name: "body: HTML under 403", how: said(403, "text/html", "<html>the firewall says no"), want: refused},
 	{name: "body: {data: …} envelope", how: answers{enveloped}, want: malformed},
 	{name: "body: {data: …} envelope, as configured", how: texts{}, health: func(seconds int) authserver.Fault {
 		return authserver.Chain(enveloped, lives(seconds))
@@ -126,13 +126,17 @@ var answerLines = []line{
 	{name: "error an object", how: raw(400, `{"error":{"code":"invalid_client","message":"no"}}`), want: refused, says: `"code":"invalid_client"`},
 	{name: "error an object under 200", how: raw(200, `{"error":{"code":"invalid_client","message":"no"}}`), want: refused},
 	{name: "error true", how: raw(400, `{"error":true,"message":"no"}`), want: refused},
-	{name: "error of RFC 7807", how: answers{authserver.Raw(400, "application/problem+json", `{"type":"about:blank","title":"No such client","detail":"app"}`)}, want: refused, says: "No such client"},
+	{name: "error of RFC 7807", how: said(400, "application/problem+json", `{"type":"about:blank","title":"No such client","detail":"app"}`), want: refused, says: "No such client"},
 	{name: "error of Spring", how: raw(401, `{"timestamp":"2026-01-01T00:00:00Z","status":401,"error":"Unauthorized","path":"/token"}`), want: refused, says: `"code":"Unauthorized"`},
 	{name: "error_code and error_msg", how: raw(400, `{"error_code":"APIGW.0301","error_msg":"Incorrect authentication"}`), want: refused, says: "APIGW.0301"},
 	{name: "invalid_grant under 401", how: raw(401, `{"error":"invalid_grant"}`), want: refused},
 	{name: "error with control characters", how: raw(400, `{"error":"in\u0000va\u001b[31mlid\r\n","error_description":"\u202ea\r\nb"}`), want: refused},
-	{name: "error that echoes the secret", how: answersOf(echoed), want: refused, says: "***"},
+	{name: "error that echoes the secret", how: answers{echoed}, want: refused, says: "***"},
+	{name: "error that echoes the request", how: answers{echoedWhole}, want: refused, says: "***"},
+	{name: tokenEchoed, how: answersOf(echoedToken), want: refused},
 }
+
+const tokenEchoed = "error that echoes the token"
 
 const noLifetime = "no usable lifetime"
 
@@ -148,8 +152,17 @@ func odd(name string, value any) answers {
 
 func without(name string) authserver.Fault { return odd(name, nil).Fault }
 
-func raw(code int, body string) answers {
-	return answers{authserver.Raw(code, "application/json", body)}
+func raw(code int, body string) answers { return said(code, "application/json", body) }
+
+// said is a body of the line's own, with more in it that is nobody's business.
+func said(code int, contentType, body string) answers {
+	switch {
+	case strings.HasPrefix(body, `{"`):
+		body = `{"trace":"` + mark(ofBody, "raw") + `",` + body[1:]
+	case strings.HasPrefix(body, "<html>"):
+		body += "<p>" + mark(ofBody, "page")
+	}
+	return answers{authserver.Raw(code, contentType, body)}
 }
 
 // shifted is a server whose clock is off, by its own Date.
@@ -220,10 +233,41 @@ func enveloped(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	reshaped("application/json", func(m map[string]any) string { return compact(map[string]any{"data": m}) })(w, r, next)
 }
 
-// echoed is an error that holds the secret in several spellings.
-func echoed(c *cell) authserver.Fault {
-	text := strings.Join([]string{c.secret, url.QueryEscape(c.secret), url.PathEscape(c.secret)}, " ")
-	return authserver.Raw(http.StatusBadRequest, "application/json", compact(map[string]any{"error": c.secret, "error_description": text}))
+// echoed is an error that holds what proves the client, in several spellings.
+func echoed(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if err := r.ParseForm(); err != nil {
+		http.Error(w, "", http.StatusTeapot)
+		return
+	}
+	secret := r.PostForm.Get("client_secret") + r.PostForm.Get("client_assertion")
+	if _, password, ok := r.BasicAuth(); ok {
+		secret, _ = url.QueryUnescape(password)
+	}
+	text := strings.Join([]string{secret, url.QueryEscape(secret), url.PathEscape(secret)}, " ")
+	raw(http.StatusBadRequest, compact(map[string]any{"error": secret, "error_description": text})).Fault(w, r, next)
+}
+
+// echoedWhole is one that holds all that was sent.
+func echoedWhole(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, "", http.StatusTeapot)
+		return
+	}
+	text := []string{r.Header.Get(apiKeyHeader), r.Header.Get("Authorization"), r.Header.Get("DPoP"), string(body)}
+	raw(http.StatusBadRequest, compact(map[string]any{"error": text[0], "error_description": strings.Join(text, " ")})).Fault(w, r, next)
+}
+
+// echoedToken is one that holds the token that was issued last, as if somebody
+// had to know which one was meant.
+func echoedToken(c *cell) authserver.Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		held := "none"
+		if n := c.auth.Issued(); n > 0 {
+			held = mark(ofAccess, fmt.Sprintf("%s-%d", c.name, n))
+		}
+		raw(http.StatusBadRequest, compact(map[string]any{"error": held, "error_description": "another token was issued: " + held})).Fault(w, r, next)
+	}
 }
 
 // gzipped answers with n bytes that are a thousand times fewer on the wire.

@@ -12,7 +12,7 @@ var fileLines = []line{
 	{name: "secret file: a newline alone", how: secretFile(func(string) string { return "\n" }), want: refused, unasked: true},
 	{name: "secret file: gone for a moment", how: secretFile(func(string) string { return noFile }), want: refused, unasked: true, says: "no such file"},
 	{name: "secret file: half written", how: secretFile(func(s string) string { return s[:len(s)/2] }), first: refused, want: used, twice: true},
-	{name: "secret file: another secret", how: secretFile(func(string) string { return thisRun + "-another" }), first: refused, want: used, twice: true},
+	{name: "secret file: another secret", how: secretFile(func(string) string { return mark(ofSecret, "another") }), first: refused, want: used, twice: true},
 
 	{name: "storage: disk full", how: stores(diskFull), config: rotating, want: unreachable, unasked: true, says: "storage for refresh tokens fails"},
 	{name: "storage: read-only", how: stores(readOnly), config: rotating, want: unreachable, unasked: true, says: "storage for refresh tokens fails"},
@@ -20,11 +20,11 @@ var fileLines = []line{
 	{name: "storage: hangs", how: stores(storageHangs), config: rotating, want: unreachable, unasked: true, says: "storage for refresh tokens fails"},
 	{name: "storage: forgets what is written", how: stores(storageLiar), config: rotating, want: unreachable, unasked: true, says: "storage for refresh tokens fails"},
 
-	{name: "storage: lost, tokens shared", how: stores(storageLost), options: "share", want: used},
-	{name: "storage: hangs, tokens shared", how: stores(storageHangs), options: "share", want: used},
-	{name: "storage: disk full, tokens shared", how: stores(diskFull), options: "share", want: used},
-	{name: "storage: lost, sharing held", how: stores(storageLost), options: "share {\non_storage_failure hold\n}", want: unreachable, unasked: true},
-	{name: "storage: hangs, sharing held", how: stores(storageHangs), options: "share {\non_storage_failure hold\n}", want: unreachable, unasked: true},
+	{name: "storage: lost, tokens shared", how: stores(storageLost), options: "share", guise: bare, want: used},
+	{name: "storage: hangs, tokens shared", how: stores(storageHangs), options: "share", guise: bare, want: used},
+	{name: "storage: disk full, tokens shared", how: stores(diskFull), options: "share", guise: bare, want: used},
+	{name: "storage: lost, sharing held", how: stores(storageLost), options: "share {\non_storage_failure hold\n}", guise: bare, want: unreachable, unasked: true},
+	{name: "storage: hangs, sharing held", how: stores(storageHangs), options: "share {\non_storage_failure hold\n}", guise: bare, want: unreachable, unasked: true},
 }
 
 // rotating has a server end a refresh token that is used, and its whole chain if

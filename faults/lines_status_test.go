@@ -38,13 +38,13 @@ var statusLines = []line{
 	{name: "429, Retry-After a date", how: answers{inThreeSeconds}, want: unreachable, floor: 2 * time.Second},
 	{name: "429, Retry-After a date gone by", how: answers{authserver.TooMany("Wed, 21 Oct 2015 07:28:00 GMT")}, want: unreachable},
 	{name: "429, Retry-After a day", how: answers{authserver.TooMany("86400")}, want: unreachable, floor: 10 * time.Minute},
-	{name: "429, Retry-After garbage", how: answers{authserver.TooMany("soon")}, want: unreachable},
+	{name: "429, Retry-After garbage", how: answers{authserver.TooMany(mark(ofAnswer, "soon"))}, want: unreachable},
 	{name: "429, Retry-After -1", how: answers{authserver.TooMany("-1")}, want: unreachable},
 	{name: "500", how: status(500), want: unreachable},
 	{name: "500 invalid_request", how: problem(500, "invalid_request"), want: unreachable},
 	{name: "500 invalid_client", how: problem(500, "invalid_client"), want: unreachable},
 	{name: "501", how: status(501), want: unreachable},
-	{name: "502, a page", how: answers{authserver.Raw(502, "text/html", "<html><h1>Bad Gateway</h1>")}, want: unreachable, says: "a page (HTML or XML)"},
+	{name: "502, a page", how: said(502, "text/html", "<html><h1>Bad Gateway</h1>"), want: unreachable, says: "a page (HTML or XML)"},
 	{name: "503", how: answers{authserver.Down()}, want: unreachable},
 	{name: "503, Retry-After 2", how: answers{authserver.Status(503, "Retry-After", "2")}, want: unreachable, floor: 2 * time.Second},
 	{name: "504", how: status(504), want: unreachable},
@@ -55,7 +55,7 @@ func status(code int) answers { return answers{authserver.Status(code)} }
 
 // problem is an error of RFC 6749 §5.2.
 func problem(code int, name string) answers {
-	return answers{authserver.Raw(code, "application/json", `{"error":"`+name+`"}`)}
+	return raw(code, `{"error":"`+name+`"}`)
 }
 
 // another gives a healthy answer another status.
@@ -75,7 +75,7 @@ func (w restatus) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.code) }
 // astray redirects to another origin.
 func astray(code int) answersOf {
 	return func(c *cell) authserver.Fault {
-		return authserver.Redirect(code, c.column.thief.URL()+"/"+c.name)
+		return authserver.Redirect(code, c.column.thief.URL()+"/"+c.name+"?state="+c.made(ofAnswer))
 	}
 }
 

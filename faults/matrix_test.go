@@ -21,7 +21,7 @@ func TestMatrix(t *testing.T) {
 	defer thief.Close()
 	lines := slices.Concat(wireLines, statusLines, answerLines, fileLines, tokenLines)
 	columns := []*column{
-		{when: firstToken, course: onFirstToken, ways: []string{byHandler, byTransport}},
+		{when: firstToken, course: onFirstToken, ways: []string{byHandler, byTransport}, checks: true},
 		{when: atRefresh, course: onRefresh, held: true, due: true, ways: []string{byTransport, byHandler}},
 		{when: forced, course: onForced, held: true, ways: []string{byTransport, byTransport, byHandler}},
 		{when: atStop, course: onStop, ways: []string{byHandler, byTransport}, global: "metrics", together: terminate},
@@ -29,8 +29,8 @@ func TestMatrix(t *testing.T) {
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	for _, col := range columns {
-		col.thief = thief
+	for n, col := range columns {
+		col.thief, col.number = thief, n
 		// a unix socket's path has about 100 characters
 		dir, err := os.MkdirTemp("", "faults") //nolint:usetesting // t.TempDir is too long
 		if err != nil {
@@ -73,6 +73,9 @@ func TestMatrix(t *testing.T) {
 	}
 	if n := stolen.Load(); n != 0 {
 		t.Errorf("a redirect was followed %d times", n)
+	}
+	for _, col := range columns {
+		canaries.add(col.canary)
 	}
 	tabulate(t, lines, columns)
 }

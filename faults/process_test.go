@@ -120,22 +120,28 @@ const stopLimit = 2 * time.Minute
 
 // gone waits for its end, which has to be a clean one.
 func (p *process) gone() error {
+	code, err := p.waitEnd()
+	if err == nil && code != 0 {
+		err = fmt.Errorf("it ended with %s, want status 0", p.cmd.ProcessState)
+	}
+	return err
+}
+
+// waitEnd waits for its end, whatever that is.
+func (p *process) waitEnd() (code int, err error) {
 	select {
 	case <-p.ended:
+		return p.cmd.ProcessState.ExitCode(), nil
 	case <-time.After(stopLimit):
-		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // says where it hangs
+		_ = p.cmd.Process.Signal(syscall.SIGABRT) // says where it hangs
 		select {
 		case <-p.ended:
 		case <-time.After(10 * time.Second):
 			_ = p.cmd.Process.Kill()
 			<-p.ended
 		}
-		return fmt.Errorf("it did not end within %s of SIGTERM", stopLimit)
+		return -1, fmt.Errorf("it did not end within %s", stopLimit)
 	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		return fmt.Errorf("it ended with %s, want status 0", p.cmd.ProcessState)
-	}
-	return nil
 }
 
 // adminGet asks the admin API.

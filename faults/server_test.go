@@ -20,6 +20,7 @@ import (
 // it keeps while nobody listens on it.
 type server struct {
 	auth   *authserver.Server
+	tape   *tape
 	addr   string
 	rang   func() // told of each arrival
 	broken func() bool
@@ -32,6 +33,7 @@ type server struct {
 	distrust bool          // which nobody should trust: no request comes
 	gate     chan struct{} // holds requests until it is closed; nil for none
 	waiting  int           // at the gate
+	serving  int           // beyond it
 	arrivals []arrival     // of token requests, or of connections where they get no further
 	conns    []net.Conn    // of wire
 	strays   []string      // requests of nobody here
@@ -39,8 +41,8 @@ type server struct {
 	wg       sync.WaitGroup
 }
 
-func newServer(auth *authserver.Server, rang func(), broken func() bool) (*server, error) {
-	s := &server{auth: auth, rang: rang, broken: broken, closed: make(chan struct{})}
+func newServer(auth *authserver.Server, tape *tape, rang func(), broken func() bool) (*server, error) {
+	s := &server{auth: auth, tape: tape, rang: rang, broken: broken, closed: make(chan struct{})}
 	var err error
 	s.addr, err = reserve(s.closed)
 	if err != nil {
@@ -141,7 +143,7 @@ func (l *switched) Accept() (net.Conn, error) {
 			if !s.pass(s.closed) {
 				return
 			}
-			fault(conn, s.closed)
+			fault(&tapedConn{TCPConn: conn.(*net.TCPConn), tape: s.tape}, s.closed)
 		})
 	}
 }
@@ -149,17 +151,23 @@ func (l *switched) Accept() (net.Conn, error) {
 // ServeHTTP has each request wait at the gate, and the fault, if there is one,
 // or health answer it.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, password, _ := r.BasicAuth(); !strings.HasPrefix(password, thisRun) {
+	if !strings.HasPrefix(r.Header.Get(apiKeyHeader), marker) {
 		// clients of an earlier program at this port may not have ended
 		s.strayed(r)
 		http.Error(w, "this is a test's server", http.StatusMisdirectedRequest)
 		return
 	}
+	s.tape.request(r)
 	s.arrived()
 	if !s.pass(r.Context().Done()) {
 		panic(http.ErrAbortHandler)
 	}
-	s.auth.ServeHTTP(w, r)
+	s.serves(1)
+	defer s.serves(-1)
+	said := &taped{ResponseWriter: w}
+	defer func() { s.tape.answer(said.whole()) }() // however it ends
+	w.Header().Set("Set-Cookie", "session="+s.tape.canary.mark(ofAnswer, "cookie"))
+	s.auth.ServeHTTP(said, r)
 }
 
 // arrival is when a token request came, and whether it met the fault.
@@ -179,6 +187,9 @@ func (s *server) arrived() {
 func (s *server) strayed(r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if strings.HasPrefix(r.URL.Path, "/.well-known/") {
+		return // check looks whether there is metadata
+	}
 	s.strays = append(s.strays, fmt.Sprint(r.Method, " ", r.Host, r.URL.Path, " ", r.UserAgent()))
 }
 
@@ -236,6 +247,21 @@ func (s *server) underWay() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.waiting > 0
+}
+
+func (s *server) serves(one int) {
+	s.mu.Lock()
+	s.serving += one
+	s.mu.Unlock()
+	s.rang()
+}
+
+// idle tells that no request is being answered. With the gate closed none will
+// be.
+func (s *server) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serving == 0
 }
 
 // turn sets what has the connections: a wire fault, or health with nil.

@@ -75,6 +75,7 @@ func tabulate(t *testing.T, lines []line, columns []*column) {
 		b.WriteString("\n")
 	}
 	fmt.Fprintf(&b, "\n%d faults, %d cells: %d green, %d red, none skipped.\n", len(lines)+len(clockLines), green+red, green, red)
+	canaries.print(&b, len(lines)*len(columns))
 	t.Logf("\n%s", b.String())
 	if *matrixFile != "" && !t.Failed() {
 		if err := os.WriteFile(filepath.Join("..", *matrixFile), []byte(preface+b.String()), 0o644); err != nil {

@@ -14,10 +14,10 @@ import (
 type wire func(conn net.Conn, closed <-chan struct{})
 
 // headOK begins a good answer, of a body of 500 bytes.
-const headOK = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+var headOK = "HTTP/1.1 200 OK\r\nX-Trace: " + mark(ofAnswer, "trace") + "\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
 
 // half of a good body.
-const half = `{"token_type":"Bearer","expires_in":3600,"access_token":"` + marker + `-half`
+var half = `{"token_type":"Bearer","expires_in":3600,"access_token":"` + mark(ofAccess, "half")
 
 // silent accepts and reads nothing.
 func silent() wire { return func(net.Conn, <-chan struct{}) {} }
@@ -29,7 +29,7 @@ func hangsUp() wire { return func(conn net.Conn, _ <-chan struct{}) { conn.Close
 func resets() wire { return func(conn net.Conn, _ <-chan struct{}) { reset(conn) } }
 
 func reset(conn net.Conn) {
-	if t, ok := conn.(*net.TCPConn); ok {
+	if t, ok := conn.(*tapedConn); ok {
 		_ = t.SetLinger(0)
 	}
 	conn.Close()
