@@ -309,7 +309,7 @@ func TestOneAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.want(p.get("/"), 502)
-	if p.lines(`"kind":"refused"`) != 1 {
+	if p.lines(`"credential":"crm","kind":"refused"`) != 1 {
 		t.Error("the refusal is not told in the log")
 	}
 }

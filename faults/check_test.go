@@ -94,9 +94,9 @@ func (c *cell) said() {
 
 // takes wants a token to be taken for as long as it is good for.
 func (c *cell) takes(e entry) {
-	// a Date has whole seconds; an end on the clock is as much later after the
-	// sending of a request as that took
-	if want := c.life(); e.Lifetime < want-2 || e.Lifetime > want+2+e.Took {
+	// a Date has whole seconds, and what is told on the clock may have been told
+	// at any moment of a request
+	if want := c.life(); e.Lifetime < want-2-e.Took || e.Lifetime > want+2+e.Took {
 		c.fail("the token is taken to live %gs, want %gs", e.Lifetime, want)
 	}
 }
@@ -158,9 +158,10 @@ func (c *cell) spacedSlow(arrivals []arrival) {
 		if !a.broken {
 			continue
 		}
-		// one may have been on its way when the fault came
-		if least := time.Duration(n-1) * (slowTimeout + leastGap); a.Sub(c.since) < least {
-			c.fail("token request %d that meets the fault came %s after it, want %s at least", n+1, a.Sub(c.since), least)
+		// two may have been on their way when the fault came, where a busy machine
+		// reads them late
+		if least := time.Duration(n-2) * (slowTimeout + leastGap); a.Sub(c.since) < least {
+			c.fail("token request %d that meets the fault came %s after it, want %s at least: %s", n+1, a.Sub(c.since), least, c.history())
 		}
 		n++
 	}

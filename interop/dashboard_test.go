@@ -182,6 +182,7 @@ func TestDashboardMetrics(t *testing.T) {
 // TestDashboard has a real Prometheus answer every query, after a run in which
 // there is something to see in each panel.
 func TestDashboard(t *testing.T) {
+	t.Parallel()
 	_, d := readDashboard(t)
 	s := startScene(t)
 	every := s.choices(t, d)

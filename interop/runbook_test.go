@@ -149,6 +149,7 @@ http://%[2]s {
 // TestRunbook causes the fault of each alert, sees it fire in a Prometheus, does
 // what docs/runbook.md says, and sees it end.
 func TestRunbook(t *testing.T) {
+	t.Parallel()
 	tr := startTried(t)
 	tr.inHealth(t)
 	var all sync.WaitGroup
