@@ -217,7 +217,7 @@ func (v *failing) killWhileBroken(t *testing.T, starved bool) {
 	v.starves(t)
 	v.rest(t, v.random(time.Second))
 	for _, c := range v.complaints() {
-		if c.Kind != "unreachable" || !strings.Contains(c.Cause, "the storage for refresh tokens fails") || !strings.Contains(c.Advice, "see to Caddy's storage") {
+		if c.Kind != "unreachable" || !strings.Contains(c.Cause, "the storage for refresh tokens fails") || !strings.Contains(c.Advice, "no refresh token is spent") {
 			t.Errorf("of a storage that fails caddy says %s, cause %q, advice %q", c.Kind, c.Cause, c.Advice)
 		}
 	}
