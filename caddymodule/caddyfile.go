@@ -357,14 +357,12 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err != nil || handler.Credential == "" {
 		return handler, err
 	}
-	app := new(App)
-	if global, ok := h.Option(appName).(httpcaddyfile.App); ok {
-		if err := caddy.StrictUnmarshalJSON(global.Value, app); err != nil {
-			return nil, h.WrapErr(err)
-		}
+	known, err := definedCredentials(h)
+	if err == nil && !slices.Contains(known, handler.Credential) {
+		err = b.locate(&optionError{"credential", unknownCredential(handler.Credential, known)})
 	}
-	if _, ok := app.Credentials[handler.Credential]; !ok {
-		return nil, b.locate(&optionError{"credential", unknownCredential(handler.Credential, sorted(app.Credentials))})
+	if err != nil {
+		return nil, err
 	}
 	return handler, nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -158,21 +157,6 @@ func (r *checked) refused(f *oauth.Failure, a advice.Advice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Findings[len(r.Findings)-1].answered = true
-}
-
-// clipped is text of others as a terminal may show it.
-func clipped(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
-	words := []rune(strings.Join(strings.Fields(s), " "))
-	if len(words) > most {
-		return string(words[:most-1]) + "…"
-	}
-	return string(words)
 }
 
 // printJSON writes all of it for a program.

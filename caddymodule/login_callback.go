@@ -9,10 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
@@ -176,18 +174,6 @@ func (b *callback) read(q url.Values) result {
 		return result{err: errors.New("the browser brought neither a code nor an error: is this the server's authorization endpoint?")}
 	}
 	return result{code: q.Get("code")}
-}
-
-// printed makes words of a server fit for a terminal.
-func printed(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) { // a newline, an escape, one that turns the direction of writing
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
-	words := []rune(s)
-	return string(words[:min(len(words), 200)])
 }
 
 func page(w http.ResponseWriter, status int, title, text string) {

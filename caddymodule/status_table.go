@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -196,17 +195,6 @@ func (t *statusTable) line(text string) {
 func (t *statusTable) flush() error {
 	_, err := io.WriteString(t.out, t.text.String())
 	return err
-}
-
-// onlyPrintable makes words fit for a terminal: no escape, no newline, nothing
-// that turns the direction of writing.
-func onlyPrintable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
 }
 
 func stateWord(s state) string { return strings.ReplaceAll(string(s), "_", " ") }
