@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 const (
@@ -52,15 +53,14 @@ type stage struct {
 func newStage(dir string) (*stage, error) {
 	s := &stage{dir: dir, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 20 * time.Second}}
 	s.renew(time.Hour)
-	if err := s.listen("127.0.0.1:0"); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	server, err := freeport.Take() // some scenarios close it and open it again
 	if err != nil {
 		return nil, err
 	}
-	s.proxy = l.Addr().String()
-	return s, l.Close()
+	if s.proxy, err = freeport.Take(); err != nil {
+		return nil, err
+	}
+	return s, s.listen(server)
 }
 
 // renew has the authorization server issue tokens of that life.

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // admin is the admin API of the test's Caddy.
@@ -37,7 +38,7 @@ func (p *parts) administered(address, credential, site string) string {
 // runAdmin has Caddy run with an admin API that has these options.
 func (p *parts) runAdmin(credential, site string, options ...string) *admin {
 	p.t.Helper()
-	a := &admin{parts: p, address: freeAddr(p.t), client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}}
+	a := &admin{parts: p, address: freeport.Addr(p.t), client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}}
 	block := ""
 	if len(options) > 0 {
 		block = " {\n" + strings.Join(options, "\n") + "\n}"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // The parts of a test: a real authorization server, a real API that demands
@@ -30,6 +30,7 @@ type parts struct {
 	server   *authserver.Listener
 	api      *authserver.Upstream
 	upstream *authserver.Listener
+	name     string // of the credential
 	proxy    string // Caddy's address
 	log      string // the file of Caddy's log, at debug level
 	storage  string // Caddy's storage
@@ -54,12 +55,13 @@ func newParts(t *testing.T, config authserver.Config) *parts {
 func assemble(t *testing.T, auth *authserver.Server) *parts {
 	t.Helper()
 	p := &parts{
-		t: t, auth: auth, proxy: freeAddr(t), log: filepath.Join(t.TempDir(), "caddy.log"), storage: filepath.Join(t.TempDir(), "storage"),
+		t: t, auth: auth, name: "crm", proxy: freeport.Addr(t), log: filepath.Join(t.TempDir(), "caddy.log"), storage: filepath.Join(t.TempDir(), "storage"),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 30 * time.Second},
 	}
-	p.server = listen(t, "127.0.0.1:0", auth)
+	// addresses that nobody else gets when a test closes them
+	p.server = listen(t, freeport.Addr(t), auth)
 	p.api = authserver.NewUpstream(auth)
-	p.upstream = listen(t, "127.0.0.1:0", p.api)
+	p.upstream = listen(t, freeport.Addr(t), p.api)
 	t.Cleanup(p.client.CloseIdleConnections)
 	return p
 }
@@ -72,17 +74,6 @@ func listen(t *testing.T, addr string, h http.Handler) *authserver.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
-}
-
-// freeAddr is a loopback address on which nobody listens.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // credential is a credential's block for the parts' server; more are options.
@@ -113,6 +104,28 @@ http://%s {
 	%s
 }
 `, p.storage, p.log, credential, p.proxy, site))
+}
+
+// beside is a credential, and a server and an API of its own for it, in the same
+// Caddy: what takes time is then waited for once for all of them.
+func (p *parts) beside(name string) *parts {
+	p.t.Helper()
+	own := p.of(p.t)
+	own.name = name
+	own.auth = authserver.New(authserver.Config{ClientID: appClient, ClientSecret: oddSecret})
+	own.api = authserver.NewUpstream(own.auth)
+	own.server, own.upstream = listen(p.t, "127.0.0.1:0", own.auth), listen(p.t, "127.0.0.1:0", own.api)
+	return own
+}
+
+// block is its credential, behind another one in a Caddyfile.
+func (p *parts) block(more ...string) string {
+	return "}\ncredential " + p.name + " {\n" + p.credential(more...)
+}
+
+// route is the part of a site that has to do with it, below its name.
+func (p *parts) route(directives string) string {
+	return "handle_path /" + p.name + "/* {\n" + directives + "\n}\n"
 }
 
 // load has Caddy run a Caddyfile until the test ends.
@@ -149,6 +162,10 @@ func (p *parts) nothingLeft() {
 		p.t.Errorf("left running: %s", name)
 	}
 }
+
+// often has tokens that live for a few seconds renewed as often as can be,
+// where a test waits for renewals.
+const often = "refresh_at 25%"
 
 // run is load for a Caddyfile that is right.
 func (p *parts) run(credential, site string) {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // check checks a Caddyfile's credentials in this process, and returns what came
@@ -278,7 +279,7 @@ func TestCheckConnection(t *testing.T) {
 		}))
 		return "proxy " + l.URL()
 	}
-	closed := freeAddr(t)
+	closed := freeport.Addr(t)
 	for name, tc := range map[string]struct {
 		server tls.Certificate
 		more   string

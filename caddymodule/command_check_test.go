@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // ended waits for the end of a program, and returns its exit code.
@@ -144,7 +145,7 @@ func TestCheckInterrupted(t *testing.T) {
 // all; what a check is given of a shared token, that Caddy uses.
 func TestCheckBesideCaddy(t *testing.T) {
 	p := newParts(t, authserver.Config{Issue: func(n int) string { return fmt.Sprintf("tell-nobody-%d", n) }})
-	config := strings.Replace(p.caddyfile(p.credential("share"), measured), "admin off", "admin "+freeAddr(t), 1)
+	config := strings.Replace(p.caddyfile(p.credential("share"), measured), "admin off", "admin "+freeport.Addr(t), 1)
 	if err := p.load(config); err != nil {
 		t.Fatal(err)
 	}

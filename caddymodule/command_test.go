@@ -17,6 +17,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 func TestDemo(t *testing.T) {
@@ -102,7 +103,7 @@ func flags(t *testing.T, args ...string) caddycmd.Flags {
 // whose admin API is for its own user.
 func TestProxy(t *testing.T) {
 	p := newParts(t, authserver.Config{})
-	admin, status := filepath.Join(t.TempDir(), "admin.sock"), freeAddr(t)
+	admin, status := filepath.Join(t.TempDir(), "admin.sock"), freeport.Addr(t)
 	s, err := proxyFromFlags(flags(t,
 		"--from", p.proxy, "--to", p.upstream.URL(), "--token-url", p.server.URL()+authserver.TokenPath, "--client-id", appClient,
 		"--client-secret-file", writeFile(t, "secret", []byte(oddSecret+"\n")), "--scope", "read", "--scope", "write", "--audience", "api",

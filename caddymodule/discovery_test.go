@@ -23,7 +23,7 @@ func TestIssuer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newParts(t, config)
-			p.run(p.found(""), injecting)
+			p.run(p.found(often), injecting)
 			p.want(p.get("/"), http.StatusOK)
 			asked := p.auth.MetadataRequests()
 			issued := p.auth.Issued()
@@ -33,7 +33,7 @@ func TestIssuer(t *testing.T) {
 				t.Errorf("the metadata was read %d times for renewals, want 0", n-asked)
 			}
 			// a reload that changes nothing asks for nothing
-			if err := p.load(p.caddyfile(p.found(""), injecting+"\nheader X 1")); err != nil {
+			if err := p.load(p.caddyfile(p.found(often), injecting+"\nheader X 1")); err != nil {
 				t.Fatal(err)
 			}
 			p.want(p.get("/"), http.StatusOK)

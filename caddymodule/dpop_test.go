@@ -49,7 +49,7 @@ func proving(t *testing.T, life time.Duration, uses int) (p *parts, key string) 
 	p.api.Nonces, p.api.NonceUses, p.api.NonceQuiet = true, uses, true
 	key = filepath.Join(t.TempDir(), "key")
 	newKeyFile(t, key)
-	p.run(p.credential("dpop {\nkey_file "+key+"\n}"), "reverse_proxy $API {\ntransport upstream_auth crm\n}")
+	p.run(p.credential("dpop {\nkey_file "+key+"\n}", often), "reverse_proxy $API {\ntransport upstream_auth crm\n}")
 	return p, key
 }
 

@@ -116,7 +116,7 @@ func TestEventsHang(t *testing.T) {
 	t.Cleanup(func() { listenAnew(nil) })
 	t.Cleanup(func() { close(hold) })
 	site := "upstream_auth crm\nreverse_proxy $API"
-	caddyfile := strings.Replace(p.caddyfile(p.credential(), site), "{\n", "{\n"+listening, 1)
+	caddyfile := strings.Replace(p.caddyfile(p.credential(often), site), "{\n", "{\n"+listening, 1)
 	if err := p.load(caddyfile); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestEventsHang(t *testing.T) {
 		p.want(p.get("/"), 200)
 		return p.auth.Issued() >= 4
 	})
-	if err := p.load(p.caddyfile(p.credential(), site)); err != nil {
+	if err := p.load(p.caddyfile(p.credential(often), site)); err != nil {
 		t.Fatal(err)
 	}
 	p.want(p.get("/"), 200)

@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ func TestFaults(t *testing.T) {
 	odd := func(name string, value any) authserver.Fault {
 		return authserver.Answer(func(a map[string]any) { a[name] = value })
 	}
-	for name, tc := range map[string]struct {
+	cases := map[string]struct {
 		fault authserver.Fault
 		kind  string
 	}{
@@ -47,20 +49,49 @@ func TestFaults(t *testing.T) {
 		"type mac":                {odd("token_type", "mac"), "malformed"},
 		"type N_A":                {odd("token_type", "N_A"), "malformed"},
 		"no token, but an ID one": {authserver.Answer(func(a map[string]any) { a["id_token"] = a["access_token"]; delete(a, "access_token") }), "malformed"},
-	} {
+	}
+	// all of them in one Caddy, so that they are waited for together
+	all := newParts(t, authserver.Config{})
+	credential, site := all.credential(), ""
+	servers, first := make(map[string]*parts), make(map[string]answer)
+	for name, tc := range cases {
+		f := all.beside(fmt.Sprintf("faulty-%d", len(servers)))
+		servers[name] = f
+		f.auth.SetFault(tc.fault)
+		credential += f.block("timeout 300ms")
+		site += f.route("upstream_auth " + f.name + " {\nwait 1s\n}\nreverse_proxy " + f.upstream.Addr())
+	}
+	all.run(credential, site)
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for name := range cases {
+		asking.Go(func() {
+			a := all.get("/"+servers[name].name+"/", "X-Evil", "")
+			mu.Lock()
+			defer mu.Unlock()
+			first[name] = a
+		})
+	}
+	asking.Wait()
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			p := newParts(t, authserver.Config{})
-			p.auth.SetFault(tc.fault)
-			p.run(p.credential("timeout 300ms"), "upstream_auth crm {\nwait 1s\n}\nreverse_proxy $API")
-			if a := p.get("/", "X-Evil", ""); a.status != 503 && a.status != 502 {
+			f := servers[name]
+			if a := first[name]; a.status != 503 && a.status != 502 {
 				t.Errorf("got %d without a token", a.status)
 			}
-			eventually(t, "the failure is told", func() bool { return p.lines(`"kind":"`+tc.kind+`"`) > 0 })
-			if n := p.api.OK() + p.api.Missing() + p.api.Unknown() + p.api.Malformed(); n != 0 {
+			eventually(t, "the failure is told", func() bool {
+				return all.lines(`"credential":"`+f.name+`","kind":"`+tc.kind+`"`) > 0
+			})
+			if n := f.api.OK() + f.api.Missing() + f.api.Unknown() + f.api.Malformed(); n != 0 {
 				t.Errorf("the API was asked %d times", n)
 			}
-			p.auth.SetFault(nil)
-			eventually(t, "a good answer", func() bool { return p.get("/").status == 200 })
+			f.auth.SetFault(nil)
+		})
+	}
+	for name := range cases {
+		t.Run(name+"/mended", func(t *testing.T) {
+			p := all.of(t)
+			eventually(t, "a good answer", func() bool { return p.get("/"+servers[name].name+"/").status == 200 })
 		})
 	}
 	if stolen.Load() != 0 {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // TestPlaces: a token is put on wherever the directive or the transport stands.
@@ -374,7 +375,7 @@ func TestErrorRoutesGetNoToken(t *testing.T) {
 	p := newParts(t, authserver.Config{})
 	var seen atomic.Value
 	fallback := listen(t, "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.Store(r.Header.Get("Authorization")) }))
-	p.run(p.credential(), fmt.Sprintf("upstream_auth crm\nreverse_proxy %s\nhandle_errors {\nreverse_proxy %s\n}", freeAddr(t), fallback.Addr()))
+	p.run(p.credential(), fmt.Sprintf("upstream_auth crm\nreverse_proxy %s\nhandle_errors {\nreverse_proxy %s\n}", freeport.Addr(t), fallback.Addr()))
 	p.get("/", "Authorization", "Basic mine")
 	if got := seen.Load(); got != "" {
 		t.Errorf("the fallback saw %q", got)

@@ -86,7 +86,7 @@ func TestJWTFileSwapped(t *testing.T) {
 	mount := &projected{t: t, dir: t.TempDir(), token: newFederation(t, &config)}
 	mount.swap()
 	p := newParts(t, config)
-	p.run(fmt.Sprintf("token_url %s%s\nclient_auth jwt_file %s\n", p.server.URL(), authserver.TokenPath, mount.path()), injecting)
+	p.run(fmt.Sprintf("token_url %s%s\nclient_auth jwt_file %s\n%s\n", p.server.URL(), authserver.TokenPath, mount.path(), often), injecting)
 	var bad, good atomic.Int64
 	stop := p.underLoad(func(a answer, err error) {
 		if err != nil || a.status != http.StatusOK {

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +22,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +33,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
 
@@ -88,7 +87,8 @@ func (p *parts) prepare(args ...string) *program {
 	c := &program{t: p.t, cmd: exec.Command(os.Args[0], args...)}
 	c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = p.t.TempDir(), &c.out, &c.errors
 	c.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "XDG_") || strings.HasPrefix(v, "HOME=") })
-	c.cmd.Env = append(c.cmd.Env, asCaddy+"=1", "HOME="+c.cmd.Dir)
+	// with the race detector a process would sleep for a second before it ends
+	c.cmd.Env = append(c.cmd.Env, asCaddy+"=1", "HOME="+c.cmd.Dir, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return c
 }
 
@@ -174,23 +174,19 @@ func (p *parts) loginBlock(grant string, more ...string) string {
 		p.server.URL(), grant, appClient, secretEnv, strings.Join(more, "\n"))
 }
 
-// callbackOn is the option for a free port of a host: of both families, and none
-// that a connection of another test may be given meanwhile.
+// callbackOn is the option for a free port of a host, of both families.
 func callbackOn(t *testing.T, host string) string {
 	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(10_000 + mathrand.IntN(20_000))
-		listeners, err := listenOn("localhost", port)
-		if err != nil {
-			continue
-		}
-		for _, l := range listeners {
-			_ = l.Close()
-		}
-		return "redirect_uri http://" + net.JoinHostPort(host, port) + "/callback"
+	return "redirect_uri http://" + net.JoinHostPort(host, freePort(t)) + "/callback"
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(freeport.Addr(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return port
 }
 
 // loginConfig is a whole Caddyfile with a loginBlock.
@@ -633,12 +629,12 @@ func (p *parts) nothingStored() {
 func TestLoginPort(t *testing.T) {
 	p := loginServer(t, authserver.Config{})
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		taken, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		port := freePort(t)
+		taken, err := net.Listen("tcp", net.JoinHostPort(host, port))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer taken.Close()
-		_, port, _ := net.SplitHostPort(taken.Addr().String())
 		for _, at := range []string{host, "localhost"} {
 			callback := "http://" + net.JoinHostPort(at, port) + "/callback"
 			out, err := p.login(p.caddyfile(p.loginBlock("redirect_uri "+callback), injecting), func(string) { t.Error("a browser is opened") })

@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	p := newParts(t, authserver.Config{Lifetime: 2 * time.Second})
 	p.auth.SetFault(authserver.Invalid("invalid_client", "no"))
 	site := "handle /metrics {\nmetrics\n}\nhandle {\nupstream_auth crm {\nclient_authorization reject\n}\nreverse_proxy $API\n}"
-	p.run(p.credential("scopes unique-to-this-test"), site)
+	p.run(p.credential("scopes unique-to-this-test", often), site)
 	p.want(p.get("/"), 502)
 	if s := p.series(); s[`token_expiry_timestamp_seconds{credential="crm"}`] != 0 || s[`token_consecutive_failures{credential="crm"}`] < 1 {
 		t.Errorf("without a token: %v", s)
@@ -99,7 +99,7 @@ func TestMetrics(t *testing.T) {
 
 	// a reload keeps the counters
 	injected := `requests_total{credential="crm",outcome="injected"}`
-	if err := p.load(p.caddyfile(p.credential("scopes unique-to-this-test"), site+"\nheader X-Reload 1")); err != nil {
+	if err := p.load(p.caddyfile(p.credential("scopes unique-to-this-test", often), site+"\nheader X-Reload 1")); err != nil {
 		t.Fatal(err)
 	}
 	if v := p.series()[injected]; v < s[injected] {

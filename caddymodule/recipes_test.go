@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // recipe is a block of docs/recipes.md, and the copy of the server that it is
@@ -89,7 +90,7 @@ func (r *recipe) run(t *testing.T, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
+	addr := freeport.Addr(t)
 	config := r.config
 	config.ClientID, config.ClientSecret, config.RefreshTokens = appClient, oddSecret, true
 	config.ClientKeys = authserver.PublicKeys(key.Public())
@@ -106,7 +107,6 @@ func (r *recipe) run(t *testing.T, text string) {
 		auth = authserver.NewVendor(r.vendor, config)
 	}
 	p := assemble(t, auth)
-	_ = p.server.Close()
 	p.server = listen(t, addr, auth)
 	if r.query {
 		p.upstream = listen(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

@@ -64,7 +64,7 @@ func (p *parts) file() (path, content string) {
 func TestRefreshToken(t *testing.T) {
 	p := rotating(t, 3*time.Second)
 	initial := p.auth.IssueRefreshToken()
-	p.run(p.refreshing(initial), injecting)
+	p.run(p.refreshing(initial, often), injecting)
 	p.want(p.get("/"), http.StatusOK)
 	eventually(t, "three refreshes", func() bool { return p.auth.Rotations() >= 3 })
 	p.stop()
@@ -151,8 +151,8 @@ func TestRefreshEnded(t *testing.T) {
 // TestRefreshAnswerLost: the refresh token rests while the access token is
 // valid, and the loss is told.
 func TestRefreshAnswerLost(t *testing.T) {
-	p := newParts(t, authserver.Config{RefreshTokens: true, Rotate: authserver.RotateAlways, Grace: time.Hour, Lifetime: 6 * time.Second})
-	p.run(p.refreshing(p.auth.IssueRefreshToken()), injecting)
+	p := newParts(t, authserver.Config{RefreshTokens: true, Rotate: authserver.RotateAlways, Grace: time.Hour, Lifetime: 4 * time.Second})
+	p.run(p.refreshing(p.auth.IssueRefreshToken(), often), injecting)
 	p.want(p.get("/"), http.StatusOK)
 	p.auth.FailNext(1, authserver.AfterProcessing(authserver.Status(http.StatusBadGateway)))
 	eventually(t, "the loss of an answer", func() bool { return p.lines("token request failed; the token held stays in use") == 1 })

@@ -143,7 +143,7 @@ func (p *parts) over(version string, api http.Handler, options ...string) (site 
 	if s, ok := api.(*strict); ok {
 		s.auth = p.auth
 	}
-	site = "reverse_proxy %s {\ntransport upstream_auth crm {\n" + strings.Join(options, "\n") + "\nhttp {\nversions %s\n}\n}\n}"
+	site = "reverse_proxy %s {\ntransport upstream_auth " + p.name + " {\n" + strings.Join(options, "\n") + "\nhttp {\nversions %s\n}\n}\n}"
 	switch version {
 	case "2":
 		server.EnableHTTP2 = true
@@ -170,7 +170,7 @@ var httpVersions = []string{"1.1", "2", "h2c"}
 func (p *parts) aged() {
 	p.t.Helper()
 	eventually(p.t, "a token that may be replaced", func() bool {
-		e := credentials.newest()["crm"]
+		e := credentials.newest()[p.name]
 		if e == nil {
 			return false
 		}
@@ -184,7 +184,7 @@ func (p *parts) refusals() map[string]int {
 	p.t.Helper()
 	out := make(map[string]int)
 	for _, action := range actions {
-		out[action] = int(testutil.ToFloat64(upstreamUnauthorized.WithLabelValues("crm", action)))
+		out[action] = int(testutil.ToFloat64(upstreamUnauthorized.WithLabelValues(p.name, action)))
 	}
 	return out
 }

@@ -195,8 +195,7 @@ func TestAdminWarning(t *testing.T) {
 	} {
 		t.Run(admin, func(t *testing.T) {
 			p := newParts(t, authserver.Config{})
-			_, port, _ := strings.Cut(freeAddr(t), ":")
-			at := strings.NewReplacer("$DIR", t.TempDir(), "$PORT", port).Replace(admin)
+			at := strings.NewReplacer("$DIR", t.TempDir(), "$PORT", freePort(t)).Replace(admin)
 			if err := p.load(strings.Replace(p.caddyfile(p.credential(), "upstream_auth crm\nreverse_proxy $API"), "admin off", "admin "+at, 1)); err != nil {
 				t.Fatal(err)
 			}

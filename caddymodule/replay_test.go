@@ -17,10 +17,11 @@ import (
 
 // TestReplayRules: which requests are made again, after which refusals.
 func TestReplayRules(t *testing.T) {
-	for _, tc := range []struct {
+	type rule struct {
 		option, method, challenge string
 		replayed                  bool
-	}{
+	}
+	rules := []rule{
 		{"", "GET", plainChallenge, true},
 		{"", "GET", "", true},
 		{"", "HEAD", plainChallenge, true},
@@ -41,13 +42,23 @@ func TestReplayRules(t *testing.T) {
 		{"replay {\nmethods GET PROPFIND\n}", "PUT", invalidChallenge, true},
 		{"replay off", "GET", invalidChallenge, false},
 		{"replay {\nmax_body 0\n}", "GET", plainChallenge, true},
-	} {
+	}
+	all := newParts(t, authserver.Config{})
+	credential, site := all.credential(), ""
+	own, apis := make([]*parts, len(rules)), make([]*strict, len(rules))
+	for n, tc := range rules {
+		own[n], apis[n] = all.beside(fmt.Sprintf("rule-%d", n)), newStrict(t, tc.challenge)
+		credential += own[n].block()
+		site += own[n].route(own[n].over("1.1", apis[n], tc.option))
+	}
+	all.run(credential, site)
+	for n, tc := range rules {
 		t.Run(strings.NewReplacer("/", "|", "\n", " ", "{", "", "}", "").Replace(tc.option+" "+tc.method+" "+tc.challenge), func(t *testing.T) {
-			p := newParts(t, authserver.Config{})
-			api := newStrict(t, tc.challenge)
-			p.run(p.credential(), p.over("1.1", api, tc.option))
+			p, api := own[n].of(t), apis[n]
 			p.aged()
-			res := p.send(p.request(tc.method, nil))
+			req := p.request(tc.method, nil)
+			req.URL.Path = "/" + p.name + "/"
+			res := p.send(req)
 			if n := len(api.arrivals()); (n == 2) != tc.replayed || (res.StatusCode == http.StatusOK) != tc.replayed {
 				t.Errorf("%d attempts, %d", n, res.StatusCode)
 			}

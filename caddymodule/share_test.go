@@ -142,7 +142,7 @@ func TestShareSealed(t *testing.T) {
 func TestShareRefreshToken(t *testing.T) {
 	p := rotating(t, 4*time.Second)
 	initial := p.auth.IssueRefreshToken()
-	p.run(p.refreshing(initial, "share"), injecting)
+	p.run(p.refreshing(initial, "share", often), injecting)
 	p.want(p.get("/"), http.StatusOK)
 	eventually(t, "three refreshes", func() bool { return p.auth.Rotations() >= 3 })
 	p.stopped()

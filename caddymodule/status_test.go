@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 const statusSite = "upstream_auth_status /status\nupstream_auth crm\nreverse_proxy $API"
@@ -48,9 +49,10 @@ func (o *overview) of(t *testing.T, name string) *report {
 // server, the first token, an outage that is shorter than the token's life and
 // one that is longer, and the end of it.
 func TestStatusReadiness(t *testing.T) {
-	p := newParts(t, authserver.Config{Lifetime: 6 * time.Second, Issue: func(n int) string { return fmt.Sprintf("c4n4ry-token-%d", n) }})
+	p := newParts(t, authserver.Config{Lifetime: 4 * time.Second, Issue: func(n int) string { return fmt.Sprintf("c4n4ry-token-%d", n) }})
 	p.auth.SetFault(authserver.Down())
-	p.run(p.credential("scopes read"), statusSite)
+	// early, so that a failure is told long before the token ends
+	p.run(p.credential("scopes read", "refresh_at 10%"), statusSite)
 	for _, step := range []struct {
 		name  string
 		fault authserver.Fault
@@ -69,7 +71,9 @@ func TestStatusReadiness(t *testing.T) {
 		var o *overview
 		eventually(t, step.name, func() bool {
 			_, o = p.status()
-			return o.of(t, "crm").State == step.state
+			r := o.of(t, "crm")
+			// since when is told a moment after the failure
+			return r.State == step.state && r.FailingSince.IsZero() == (step.fault == nil)
 		})
 		r := o.of(t, "crm")
 		if o.Ready != step.ready || r.Ready != step.ready || !r.Counts || !r.Used {
@@ -189,7 +193,7 @@ func TestStatusOfTemplate(t *testing.T) {
 func TestStatusProbes(t *testing.T) {
 	p := newParts(t, authserver.Config{})
 	p.auth.SetFault(authserver.Down())
-	probes := freeAddr(t)
+	probes := freeport.Addr(t)
 	file := p.caddyfile(p.credential(), "upstream_auth crm\nreverse_proxy $API") +
 		"http://" + probes + " {\nbind 127.0.0.1\nhandle /livez {\nrespond 200\n}\nhandle {\nupstream_auth_status\n}\n}\n"
 	if err := p.load(file); err != nil {

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // deadAddr is an upstream that is down.
 func deadAddr(t *testing.T) string {
 	t.Helper()
-	return freeAddr(t)
+	return freeport.Addr(t)
 }
 
 // TestAttempts: each attempt carries the token, and what one attempt put on

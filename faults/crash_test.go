@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 func init() {
@@ -245,10 +246,6 @@ func TestLoginShowsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	callback, err := reserve(t.Context().Done())
-	if err != nil {
-		t.Fatal(err)
-	}
 	config := fmt.Sprintf(`{
 	storage file_system %s/storage
 	log {
@@ -265,7 +262,7 @@ func TestLoginShowsNothing(t *testing.T) {
 		}
 	}
 }
-`, dir, server.URL(), callback)
+`, dir, server.URL(), freeport.Addr(t))
 	if err := os.WriteFile(filepath.Join(dir, "Caddyfile"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // server is the authorization server of one cell, on a port of its own, which
@@ -44,42 +44,8 @@ type server struct {
 func newServer(auth *authserver.Server, tape *tape, rang func(), broken func() bool) (*server, error) {
 	s := &server{auth: auth, tape: tape, rang: rang, broken: broken, closed: make(chan struct{})}
 	var err error
-	s.addr, err = reserve(s.closed)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// reserve takes a loopback port and does not listen on it: a connection is
-// refused, and nobody else is given the port, while others of this process may
-// listen on it (SO_REUSEADDR).
-func reserve(release <-chan struct{}) (addr string, err error) {
-	syscall.ForkLock.RLock()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		<-release
-		_ = syscall.Close(fd)
-	}()
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		return "", err
-	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return "", err
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		return "", err
-	}
-	at := name.(*syscall.SockaddrInet4)
-	return (&net.TCPAddr{IP: at.Addr[:], Port: at.Port}).String(), nil
+	s.addr, err = freeport.Take()
+	return s, err
 }
 
 // listen has the port answer.

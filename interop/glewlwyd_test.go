@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/interop/freeport"
 )
 
 const (
@@ -109,15 +111,19 @@ func startGlewlwyd(t *testing.T, opts glewlwydOptions) *glewlwyd {
 	return g
 }
 
-// freePort is for a server that takes no 0 for a port.
+// freePort is for a server that takes no 0 for a port, or comes again on the
+// same one.
 func freePort(t *testing.T) int {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	_, text, err := net.SplitHostPort(freeport.Addr(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer free.Close()
-	return free.Addr().(*net.TCPAddr).Port
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func (g *glewlwyd) start(t *testing.T) {

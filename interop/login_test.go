@@ -3,8 +3,6 @@ package interop
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os/exec"
@@ -13,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/interop/freeport"
 )
 
 // commands bounds how many run at a time: each is a Caddy that starts.
@@ -178,21 +178,12 @@ func (c *cell) loggedIn(login func(*testing.T, *site)) {
 	}
 }
 
-// freePorts are addresses on loopback that nobody listens on, below those ports
-// from which connections go out: one of these would be taken meanwhile.
+// freePorts are addresses on loopback that nobody listens on.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var ports []string
-	for port := 20000 + rand.IntN(10000); len(ports) < n; port++ {
-		if port == 32768 {
-			t.Fatalf("%d ports of %d are free", len(ports), n)
-		}
-		free, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue // somebody's
-		}
-		defer free.Close()
-		ports = append(ports, free.Addr().String())
+	ports := make([]string, n)
+	for i := range ports {
+		ports[i] = freeport.Addr(t)
 	}
 	return ports
 }

@@ -54,8 +54,9 @@ func startFullProvider(t *testing.T, opts fullOptions) *fullProvider {
 	if opts.refreshTTL == 0 {
 		opts.refreshTTL = 24 * time.Hour
 	}
-	p := &fullProvider{opts: opts, dir: t.TempDir(), client: http.DefaultClient}
+	p := &fullProvider{opts: opts, dir: t.TempDir(), port: freePort(t), client: http.DefaultClient}
 	if opts.tls {
+		p.mtlsPort = freePort(t)
 		p.certs = newCertAuthority(t, p.dir)
 		p.certs.issue(t, "server", nil)
 		var both []byte
@@ -85,7 +86,7 @@ func startFullProvider(t *testing.T, opts fullOptions) *fullProvider {
 
 func (p *fullProvider) file(name string) string { return filepath.Join(p.dir, name) }
 
-// start runs the server: on any ports at first, on the same ones afterwards.
+// start runs the server, the first time or again.
 func (p *fullProvider) start(t *testing.T) {
 	t.Helper()
 	args := []string{"server.mjs",
@@ -114,15 +115,11 @@ func (p *fullProvider) start(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &p.output)
 	}
-	var at struct {
-		Issuer   string
-		Port     int
-		MTLSPort int `json:"mtls_port"`
-	}
+	var at struct{ Issuer string }
 	if err := json.Unmarshal([]byte(ready), &at); err != nil {
 		t.Fatalf("oidc-provider: its ready line %q: %v", ready, err)
 	}
-	p.issuer, p.port, p.mtlsPort = at.Issuer, at.Port, at.MTLSPort
+	p.issuer = at.Issuer
 }
 
 func (p *fullProvider) tokenURL() string { return p.issuer + "/token" }

@@ -68,7 +68,7 @@ type provider struct {
 // takes longer by delay.
 func startProvider(t *testing.T, ttl, delay time.Duration) *provider {
 	t.Helper()
-	p := &provider{ttl: ttl, delay: delay}
+	p := &provider{ttl: ttl, delay: delay, port: freePort(t)}
 	p.start(t)
 	t.Cleanup(func() {
 		p.stop(t, syscall.SIGKILL)
@@ -79,7 +79,7 @@ func startProvider(t *testing.T, ttl, delay time.Duration) *provider {
 	return p
 }
 
-// start runs the server: on any port at first, on the same one afterwards.
+// start runs the server, the first time or again.
 func (p *provider) start(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command("node", "server.mjs",
@@ -94,16 +94,11 @@ func (p *provider) start(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &p.output)
 	}
-	var at struct {
-		Issuer string
-		Port   int
-	}
+	var at struct{ Issuer string }
 	if err := json.Unmarshal([]byte(ready), &at); err != nil {
 		t.Fatalf("oidc-provider: its ready line %q: %v", ready, err)
 	}
-	if p.port == 0 {
-		p.issuer, p.port = at.Issuer, at.Port
-	}
+	p.issuer = at.Issuer
 }
 
 func (p *provider) tokenURL() string { return p.issuer + "/token" }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,8 +28,8 @@ type provider struct {
 	*process
 	dir    string // its keys and its state
 	ttl    time.Duration
+	addr   string
 	issuer string
-	port   int
 	client *http.Client
 }
 
@@ -45,17 +46,20 @@ func install(ctx context.Context) error {
 	return nil
 }
 
-// start runs the server: on any port at first, on the same one afterwards.
+// start runs the server, the first time or again.
 func (p *provider) start(ctx context.Context) error {
+	_, port, err := net.SplitHostPort(p.addr)
+	if err != nil {
+		return err
+	}
 	cmd := exec.Command("node", "server.mjs", //nolint:gosec // the port and the folder are ours
-		"--port="+strconv.Itoa(p.port),
+		"--port="+port,
 		"--ttl="+strconv.Itoa(int(p.ttl/time.Second)),
 		"--keys-dir="+p.dir,
 		"--state="+filepath.Join(p.dir, "state"))
 	cmd.Dir = providerDir
 	ready := make(chan string, 1)
 	var said []string
-	var err error
 	p.process, err = start("oidc-provider", cmd, func(line string) {
 		if strings.HasPrefix(line, `{"issuer"`) {
 			ready <- line
@@ -67,14 +71,11 @@ func (p *provider) start(ctx context.Context) error {
 	}
 	select {
 	case line := <-ready:
-		at := struct {
-			Issuer string
-			Port   int
-		}{}
+		var at struct{ Issuer string }
 		if err := json.Unmarshal([]byte(line), &at); err != nil {
 			return fmt.Errorf("oidc-provider: its ready line %q: %w", line, err)
 		}
-		p.issuer, p.port = at.Issuer, at.Port
+		p.issuer = at.Issuer
 		return nil
 	case <-p.ended:
 		return fmt.Errorf("oidc-provider ended: %s\n%s", p.cmd.ProcessState, strings.Join(said, "\n"))

@@ -38,15 +38,14 @@ type proxy struct {
 
 func newProxy(b *book, w *watch, p *provider) *proxy {
 	return &proxy{
-		book: b, watch: w, provider: p, addr: "127.0.0.1:0", faults: make(map[string]*fault),
+		book: b, watch: w, provider: p, faults: make(map[string]*fault),
 		way: &http.Transport{DisableKeepAlives: true}, // the server may be killed at any time
 	}
 }
 
 func (p *proxy) url() string { return "http://" + p.addr }
 
-// listen begins to take connections: on any port at first, on the same one
-// afterwards.
+// listen begins to take connections, the first time or again.
 func (p *proxy) listen() error {
 	l, err := net.Listen("tcp", p.addr)
 	if err != nil {
@@ -54,7 +53,7 @@ func (p *proxy) listen() error {
 	}
 	server := &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	p.mu.Lock()
-	p.addr, p.server = l.Addr().String(), server
+	p.server = server
 	p.mu.Unlock()
 	go func() { _ = server.Serve(l) }() // until it is closed
 	return nil

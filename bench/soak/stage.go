@@ -11,10 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // stage is all that takes part in a run.
@@ -38,9 +39,15 @@ type stage struct {
 
 // newStage starts all processes.
 func newStage(ctx context.Context, dir, binary string, instances int, share bool, ttl time.Duration) (*stage, error) {
-	s := &stage{dir: dir, binary: binary, share: share, book: newBook(), watch: newWatch(), upstreamAddr: "127.0.0.1:0"}
+	s := &stage{dir: dir, binary: binary, share: share, book: newBook(), watch: newWatch()}
 	s.provider = &provider{dir: dir, ttl: ttl, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	s.proxy = newProxy(s.book, s.watch, s.provider)
+	for _, addr := range []*string{&s.provider.addr, &s.proxy.addr, &s.upstreamAddr} {
+		var err error
+		if *addr, err = freeport.Take(); err != nil {
+			return s, err
+		}
+	}
 	s.proxy.refused = s.chainEnded
 	for _, c := range clients {
 		if c.name != rotating {
@@ -161,18 +168,17 @@ func (s *stage) chainEnded(a ask) {
 	})
 }
 
-// startUpstream starts the upstream: on any port at first, on the same one
-// afterwards.
+// startUpstream starts the upstream, the first time or again.
 func (s *stage) startUpstream(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	listening := make(chan string, 1)
+	listening := make(chan struct{}, 1)
 	cmd := exec.Command(self, upstreamCommand, "-listen", s.upstreamAddr, "-provider", s.provider.issuer)
 	s.upstream, err = start("upstream", cmd, func(line string) {
-		if addr, ok := strings.CutPrefix(line, "listening on "); ok {
-			listening <- addr
+		if line == upstreamListens {
+			listening <- struct{}{}
 			return
 		}
 		var r refusal
@@ -186,7 +192,7 @@ func (s *stage) startUpstream(ctx context.Context) error {
 		return err
 	}
 	select {
-	case s.upstreamAddr = <-listening:
+	case <-listening:
 		return nil
 	case <-s.upstream.ended:
 		return errors.New("the upstream ended at once")

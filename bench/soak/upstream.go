@@ -59,9 +59,12 @@ type checked struct {
 	asked  time.Time
 }
 
+// upstreamListens is the line with which it says that it does.
+const upstreamListens = "listening"
+
 func upstreamMain(args []string) error {
 	flags := flag.NewFlagSet(upstreamCommand, flag.ContinueOnError)
-	listen := flags.String("listen", "127.0.0.1:0", "")
+	listen := flags.String("listen", "", "")
 	provider := flags.String("provider", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -78,7 +81,7 @@ func upstreamMain(args []string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	fmt.Println("listening on " + l.Addr().String())
+	fmt.Println(upstreamListens)
 	return (&http.Server{Handler: u, ReadHeaderTimeout: time.Minute}).Serve(l)
 }
 

@@ -1,0 +1,1 @@
+../../internal/freeport/freeport.go
