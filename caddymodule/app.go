@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -34,13 +35,15 @@ const appName = "upstream_auth"
 // unchanged. A start neither waits for an authorization server nor fails
 // because it is down.
 type App struct {
-	// Credentials by name: 1 to 64 letters, digits, "_", "." and "-".
+	// Credentials by name: 1 to 64 letters, digits, "_", "." and "-". Default:
+	// none but those written in place.
 	Credentials map[string]*Credential `json:"credentials,omitempty"`
 
-	// EncryptionKeys seal what is kept in Caddy's storage: refresh tokens. Each
-	// is 32 bytes in base64, and may be a placeholder. The first seals, all
-	// open, so that a key is replaced by writing a new one before it. Without
-	// one, refresh tokens are kept plain in Caddy's files, and nowhere else.
+	// EncryptionKeys seal what is kept in Caddy's storage: refresh tokens, and
+	// access tokens that are shared. Each is 32 bytes in base64, and may be a
+	// placeholder. The first seals, all open, so that a key is replaced by
+	// writing a new one before it. Default: none; refresh tokens are then kept
+	// plain in Caddy's files, and nowhere else.
 	EncryptionKeys []string `json:"encryption_keys,omitempty"`
 
 	logger    *zap.Logger
@@ -49,8 +52,9 @@ type App struct {
 	store     *store.Store
 	toldPlain bool
 
-	mu   sync.Mutex
-	keys map[poolKey]*attachment // of this config, named and written in place
+	mu    sync.Mutex
+	keys  map[poolKey]*attachment // of this config, named and written in place
+	files map[string]string       // credentials by the path of their token file
 }
 
 // CaddyModule returns the Caddy module information.
@@ -65,7 +69,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // validate runs it.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
-	a.keys = make(map[poolKey]*attachment)
+	a.keys, a.files = make(map[poolKey]*attachment), make(map[string]string)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -73,7 +77,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	var err error
-	if a.emitter, err = newEmitter(ctx); err != nil {
+	if a.emitter, err = newEmitter(ctx, a.takeOver); err != nil {
 		return err
 	}
 	for _, name := range sorted(a.Credentials) {
@@ -129,6 +133,10 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	if at, ok := a.keys[key]; ok {
 		return at.entry, nil // written in place more than once
 	}
+	file, err := a.claim(name, c)
+	if err != nil {
+		return nil, fmt.Errorf("credential '%s': %w", name, err)
+	}
 	a.warn(name, c)
 	e, err := acquire(key, c, a.storage)
 	if err != nil {
@@ -136,6 +144,9 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	}
 	at := &attachment{entry: e, requester: newRequester(c), logger: a.logger, emitter: a.emitter}
 	at.routed.Store(inline)
+	if at.file = file; file != nil {
+		file.entry = e
+	}
 	if e.chain != nil {
 		at.requester.keeper = &keeper{name: name, chain: e.chain, store: a.store}
 	}
@@ -144,6 +155,35 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 	}
 	a.keys[key] = at
 	return e, nil
+}
+
+// claim is what the config wants to stand in a credential's token file, nil
+// where it has none. Called with the lock.
+func (a *App) claim(name string, c *Credential) (*fileClaim, error) {
+	if c.TokenFile == nil {
+		return nil, nil
+	}
+	place, err := c.TokenFile.place()
+	if err != nil {
+		return nil, err
+	}
+	if other, ok := a.files[place.path]; ok {
+		return nil, optionErrorf("token_file", "%s is that of the credential '%s', too: each needs a file of its own", place.path, other)
+	}
+	a.files[place.path] = name
+	return &fileClaim{place: place, logger: a.logger}, nil
+}
+
+// takeOver has the token files be as this config wants them: it has started, and
+// stays.
+func (a *App) takeOver() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.keys {
+		if at.file != nil && at.file.file != nil {
+			at.file.takeOver()
+		}
+	}
 }
 
 // warn tells of what works and had better be written otherwise.
@@ -157,6 +197,11 @@ func (a *App) warn(name string, c *Credential) {
 	}
 	if c.InsecureTokenURL && (strings.HasPrefix(c.TokenURL, "http:") || strings.HasPrefix(c.Issuer, "http:")) {
 		log.Warn("insecure_token_url: the client secret and the tokens travel in the clear")
+	}
+	if c.TokenFile != nil {
+		if mode, err := c.TokenFile.mode(); err == nil && mode&0o004 != 0 {
+			log.Warn("token_file mode: every user of this machine can read the token, and use it until it ends", zap.String("mode", c.TokenFile.Mode))
+		}
 	}
 	if c.TLS != nil && c.TLS.InsecureSkipVerify {
 		log.Warn("tls insecure_skip_verify: whoever stands between can take the client secret and the tokens")
@@ -222,8 +267,14 @@ func (a *App) Cleanup() error {
 		errs []error
 	)
 	for key, at := range a.keys {
-		at.entry.detach(at)
+		settled := at.entry.detach(at)
 		wg.Go(func() { // each may wait for what is on its way: all at once
+			if settled != nil {
+				select {
+				case <-settled:
+				case <-time.After(fileWait): // a file system that hangs ends nothing
+				}
+			}
 			_, err := pool.Delete(key)
 			mu.Lock()
 			defer mu.Unlock()

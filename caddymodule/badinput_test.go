@@ -174,6 +174,7 @@ var sampleOptions = map[string]string{
 	"client_auth":        "client_auth client_secret_post " + testSecret,
 	"request":            "request {\nmethod GET\n}",
 	"response":           "response {\nexpires_unit ms\n}",
+	"token_file":         "token_file /run/app/token",
 	"tls":                "tls {\nca /etc/ssl/idp.pem\n}",
 }
 
@@ -210,7 +211,7 @@ func TestBadCredentialForm(t *testing.T) {
 		case !many:
 			rows = append(rows, badConfig{"surplus argument to " + option, sample + " surplus " + mark, []string{"'" + option + "'", "argument"}})
 		}
-		if !isBlock && option != "grant" && option != "client_auth" {
+		if !isBlock && option != "grant" && option != "client_auth" && option != "token_file" {
 			rows = append(rows, badConfig{"block after " + option, sample + " {\ninner " + mark + "\n}", []string{"'" + option + "'", "no block", "inner"}})
 		}
 	}

@@ -254,7 +254,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		if _, ok := app.Credentials[name]; ok {
 			return nil, d.Errf("the credential '%s' is defined twice", name)
 		}
-		c, err := parseCredential(d)
+		c, err := parseCredential(d, app.Credentials)
 		if err != nil {
 			return nil, err
 		}

@@ -14,7 +14,7 @@ func init() {
 Obtains access tokens from an OAuth 2.0 authorization server, keeps them fresh,
 and puts them on requests to an upstream, for programs that know no OAuth.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(demoCommand(), proxyCommand(), loginCommand(), logoutCommand(), statusCommand(), refreshCommand(), checkCommand())
+			cmd.AddCommand(demoCommand(), proxyCommand(), loginCommand(), logoutCommand(), statusCommand(), refreshCommand(), checkCommand(), versionCommand())
 		},
 	})
 }

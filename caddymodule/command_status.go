@@ -16,7 +16,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "status [<credential>] [--address <address>] [--config <path>] [--json]",
+		Use:   "status [<credential>] [--wait <duration>] [--address <address>] [--config <path>] [--json]",
 		Short: "Tells how the credentials of a running Caddy stand",
 		Long: `
 Asks a running Caddy through its admin API, and prints a table of its
@@ -27,17 +27,25 @@ The process is found as caddy reload finds it: by --address, by the admin
 address in --config or the Caddyfile of this folder, by the environment variable
 CADDY_ADMIN, or at localhost:2019.
 
+With --wait it asks once a second, also while no process listens yet, until every
+credential that counts holds a valid token (or the one named does), and prints
+what it has found then; or once that time is over, as it is then. So it holds a
+pod's other containers back as a postStart hook.
+
 It ends with
   0  every credential that counts holds a valid token (or the one named does)
-  1  one does not
-  2  no process could be asked, or it has no such credential
-A credential counts if a route uses it, and has one token: not one for each value
-that requests bring.`,
+  1  one does not; with --wait, not within that time
+  2  no process could be asked, or it has no such credential; with --wait, not
+     within that time
+A credential counts if a route uses it, or its token is written to a file, and if
+it has one token: not one for each value that requests bring.`,
 		Example: `  caddy upstream-auth status
   caddy upstream-auth status crm --address unix//run/caddy/admin.sock
+  caddy upstream-auth status --wait 2m --address unix//run/caddy/admin.sock
   caddy upstream-auth status --json --config /etc/caddy/Caddyfile`,
 	}
 	adminFlags(cmd)
+	cmd.Flags().String("wait", "", "Wait until all is well, for so long at most, as in 30s or 10m")
 	asksProcess(cmd, runStatus)
 	return cmd
 }
@@ -89,7 +97,11 @@ func runStatus(fl caddycmd.Flags, out io.Writer) (bool, error) {
 	if fl.NArg() == 1 {
 		path = credentialPath(fl.Arg(0))
 	}
-	r, err := p.ask(ctx, askTimeout, http.MethodGet, path)
+	look := &statusWait{process: p, path: path, one: fl.NArg() == 1}
+	if err := look.readFlags(fl); err != nil {
+		return false, err
+	}
+	r, err := look.answer(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -25,16 +25,18 @@ import (
 // at each token request.
 type TLS struct {
 	// CA is the path of a PEM bundle; its certificates are trusted in place of
-	// the system's.
+	// the system's. Default: the system's.
 	CA string `json:"ca,omitempty"`
 	// ServerName is the name that the server's certificate has to bear.
 	// Default: the token URL's host.
 	ServerName string `json:"server_name,omitempty"`
-	// Cert and Key are the paths of a client certificate and its key, in PEM.
+	// Cert is the path of a client certificate, in PEM, with those that it was
+	// issued by. Default: none is shown.
 	Cert string `json:"cert,omitempty"`
-	Key  string `json:"key,omitempty"`
+	// Key is the path of its private key, in PEM. Required with Cert.
+	Key string `json:"key,omitempty"`
 	// InsecureSkipVerify accepts any certificate: whoever is between can then
-	// take the secret.
+	// take the secret. Default: false.
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }
 

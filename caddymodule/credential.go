@@ -43,20 +43,22 @@ type Credential struct {
 	ClientAuthRaw json.RawMessage `json:"client_auth,omitempty" caddy:"namespace=upstream_auth.client_auth inline_key=method"`
 
 	// Scopes are asked for (RFC 6749 §3.3). A scope that the server leaves out
-	// of its answer is warned about.
+	// of its answer is warned about. Default: none, so that the server chooses.
 	Scopes []string `json:"scopes,omitempty"`
 
 	// RefreshScopes sends the scopes with a refresh, too, for servers that want
 	// them. Default: a refresh asks for what was granted (RFC 6749 §6).
 	RefreshScopes bool `json:"refresh_scopes,omitempty"`
 
-	// Audience is the parameter "audience", which many servers know.
+	// Audience is the parameter "audience", which many servers know. Default:
+	// none.
 	Audience string `json:"audience,omitempty"`
 
 	// Resource are the URIs of the APIs that the token is for (RFC 8707).
+	// Default: none.
 	Resource []string `json:"resource,omitempty"`
 
-	// Param are further parameters of the token request.
+	// Param are further parameters of the token request. Default: none.
 	Param map[string][]string `json:"param,omitempty"`
 
 	// RefreshAt is the percentage of its lifetime after which a token is
@@ -83,12 +85,15 @@ type Credential struct {
 	RejectedOn []int `json:"rejected_on,omitempty"`
 
 	// Request is the shape of the token request, for a server with its own words.
+	// Default: that of RFC 6749.
 	Request *RequestShape `json:"request,omitempty"`
 
-	// Response is the shape of the answer, likewise.
+	// Response is the shape of the answer, likewise. Default: that of RFC 6749
+	// §5.1.
 	Response *ResponseShape `json:"response,omitempty"`
 
-	// TLS is the connection to the authorization server.
+	// TLS is the connection to the authorization server. Default: the system's
+	// certificates are trusted, and none is shown.
 	TLS *TLS `json:"tls,omitempty"`
 
 	// Proxy is the URL of the proxy to the authorization server: http, https,
@@ -97,15 +102,21 @@ type Credential struct {
 
 	// InsecureTokenURL allows a token_url, or an issuer and its endpoints, that
 	// are http to another host than a loopback one: the secret and the token
-	// then travel in the clear.
+	// then travel in the clear. Default: false.
 	InsecureTokenURL bool `json:"insecure_token_url,omitempty"`
 
 	// Share has the token shared by the instances that use the same Caddy
-	// storage, and outlive a restart.
+	// storage, and outlive a restart. Default: each instance has its own.
 	Share *Share `json:"share,omitempty"`
 
 	// DPoP binds the tokens to a key (RFC 9449). For the transport alone.
+	// Default: they are not bound.
 	DPoP *DPoP `json:"dpop,omitempty"`
+
+	// TokenFile is a file that holds the token, for other programs. It is no part
+	// of what makes the token: one that is added or dropped asks for none.
+	// Default: none is written.
+	TokenFile *TokenFile `json:"token_file,omitempty"`
 
 	// MaxTokens is how many tokens a template may hold at once, one for each
 	// distinct value that requests bring. When all are in use, further values
@@ -124,6 +135,8 @@ type Credential struct {
 	grantName string
 	method    clientauth.Method
 	template  template
+	// guestFiles are those that are named in the guest modules' options.
+	guestFiles []string
 }
 
 // RequestShape is what differs from RFC 6749 in a server's token request.
@@ -133,22 +146,31 @@ type RequestShape struct {
 	// Body says where the parameters travel: form (the default), json, or
 	// query, which GET implies.
 	Body string `json:"body,omitempty"`
-	// GrantType takes the place of the grant's own grant_type.
+	// GrantType takes the place of the grant's own grant_type. Default: the
+	// grant's own.
 	GrantType string `json:"grant_type,omitempty"`
 	// Rename gives a parameter the name that the server uses: client_id to appid.
+	// Default: they keep their names.
 	Rename map[string]string `json:"rename,omitempty"`
-	// Header are further header fields.
+	// Header are further header fields. Default: none.
 	Header map[string]string `json:"header,omitempty"`
 }
 
 // ResponseShape is where in a server's answer the values are, as dotted paths
 // (data.access_token).
 type ResponseShape struct {
-	AccessToken      string `json:"access_token,omitempty"`
-	RefreshToken     string `json:"refresh_token,omitempty"`
-	ExpiresIn        string `json:"expires_in,omitempty"`
-	TokenType        string `json:"token_type,omitempty"`
-	Error            string `json:"error,omitempty"`
+	// AccessToken is where the token is. Default: access_token.
+	AccessToken string `json:"access_token,omitempty"`
+	// RefreshToken is where a refresh token is. Default: refresh_token.
+	RefreshToken string `json:"refresh_token,omitempty"`
+	// ExpiresIn is where the token's lifetime is. Default: expires_in.
+	ExpiresIn string `json:"expires_in,omitempty"`
+	// TokenType is where the token's type is. Default: token_type.
+	TokenType string `json:"token_type,omitempty"`
+	// Error is where an error's code is. Default: error.
+	Error string `json:"error,omitempty"`
+	// ErrorDescription is where the words for it are. Default:
+	// error_description.
 	ErrorDescription string `json:"error_description,omitempty"`
 	// ExpiresUnit is what expires_in counts: s (the default) or ms.
 	ExpiresUnit string `json:"expires_unit,omitempty"`
@@ -218,6 +240,9 @@ func (c *Credential) checkGuest(raw json.RawMessage, option string, guest any) e
 	var values map[string]any
 	if err := json.Unmarshal(raw, &values); err != nil {
 		return &optionError{option, err}
+	}
+	for _, s := range stringsIn(values) {
+		c.guestFiles = append(c.guestFiles, filesIn(s)...)
 	}
 	var templated []string
 	if t, ok := guest.(grants.Templated); ok {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -20,15 +21,16 @@ type credentialParser struct {
 	credential *Credential
 }
 
-// parseCredential reads a credential's block.
-func parseCredential(d *caddyfile.Dispenser) (*Credential, error) {
+// parseCredential reads a credential's block. others are those that are
+// defined.
+func parseCredential(d *caddyfile.Dispenser, others map[string]*Credential) (*Credential, error) {
 	p := &credentialParser{block: newBlock(d), credential: new(Credential)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		if err := p.option(d); err != nil {
 			return nil, err
 		}
 	}
-	return p.credential, p.finish()
+	return p.credential, cmp.Or(p.finish(), p.locate(checkOwnFile("", p.credential.TokenFile, others)))
 }
 
 // option reads one option.
@@ -115,6 +117,7 @@ var credentialOptions = map[string]func(*credentialParser, *caddyfile.Dispenser)
 	"request":     (*credentialParser).request,
 	"response":    (*credentialParser).response,
 	"tls":         (*credentialParser).tls,
+	"token_file":  (*credentialParser).tokenFile,
 }
 
 // guest reads a guest module: its name, its arguments, its block.
@@ -183,6 +186,11 @@ func (p *block) options(d *caddyfile.Dispenser, options map[string]func(*caddyfi
 	if d.CountRemainingArgs() > 0 {
 		return false, d.Errf("'%s' takes no argument, but a block", option)
 	}
+	return p.within(d, option, options, repeat...)
+}
+
+// within reads the block of an option whose arguments have been read.
+func (p *block) within(d *caddyfile.Dispenser, option string, options map[string]func(*caddyfile.Dispenser) error, repeat ...string) (given bool, err error) {
 	b := newBlock(d)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()

@@ -53,7 +53,7 @@ func checkName(name string) error {
 func (c *Credential) check() error {
 	for _, check := range []func() error{
 		c.checkServer, c.checkClient, c.checkLogin, c.checkParams, c.checkPolicy, c.checkRejectedOn, c.Request.check, c.checkOwnHeader, c.Response.check, c.checkConnection,
-		c.DPoP.check, c.checkTemplate, c.checkShare,
+		c.DPoP.check, c.checkTemplate, c.checkShare, c.checkTokenFile,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -97,6 +97,9 @@ func (c *Credential) namesClient() bool {
 // checkInline refuses, for a credential that is written in place, what needs a
 // name.
 func (c *Credential) checkInline() error {
+	if c.TokenFile != nil {
+		return optionErrorf("token_file", "belongs to a credential with a name, since equal ones that are written in place are one: define it in the global options")
+	}
 	if !c.refreshing() {
 		return nil
 	}

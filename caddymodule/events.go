@@ -46,6 +46,7 @@ type emitter struct {
 	queue   []event
 	users   int  // credentials
 	started bool // the config has: before, Caddy is still writing the list of handlers
+	then    func()
 	running bool
 	closed  bool
 	lost    bool // an event was, and that was told
@@ -56,12 +57,13 @@ type event struct {
 	data map[string]any
 }
 
-func newEmitter(ctx caddy.Context) (*emitter, error) {
+// newEmitter makes one that calls then once the config has started.
+func newEmitter(ctx caddy.Context, then func()) (*emitter, error) {
 	app, err := ctx.App("events")
 	if err != nil {
 		return nil, err
 	}
-	m := &emitter{app: app.(*caddyevents.App), ctx: ctx}
+	m := &emitter{app: app.(*caddyevents.App), ctx: ctx, then: then}
 	return m, m.app.On("started", m)
 }
 
@@ -79,6 +81,7 @@ func (m *emitter) Handle(_ context.Context, e caddy.Event) error {
 	if e.Origin() != nil {
 		return nil
 	}
+	m.then()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = true

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,8 @@ type Injection struct {
 	// Inline.
 	Credential string `json:"credential,omitempty"`
 
-	// Inline is a credential of this route alone. Equal ones are one.
+	// Inline is a credential of this route alone. Equal ones are one. Either
+	// this or Credential.
 	Inline *Credential `json:"inline,omitempty"`
 
 	// Header is the field that carries the token. Default: Authorization.
@@ -56,6 +58,8 @@ type Injection struct {
 	// Wait is how long a request waits for a token that is being fetched.
 	// From 0 to 10m. Default: 5s.
 	Wait *caddy.Duration `json:"wait,omitempty"`
+
+	directive string // that is blamed, where it is not upstream_auth
 }
 
 // injector does what an Injection says.
@@ -134,10 +138,11 @@ func (i *Injection) check() error {
 
 // blame names the credential whose use is wrong.
 func (i *Injection) blame(err error) error {
+	what := cmp.Or(i.directive, "upstream_auth")
 	if i.Credential == "" {
-		return fmt.Errorf("upstream_auth with a credential written in place: %w", err)
+		return fmt.Errorf("%s with a credential written in place: %w", what, err)
 	}
-	return fmt.Errorf("upstream_auth with credential '%s': %w", i.Credential, err)
+	return fmt.Errorf("%s with credential '%s': %w", what, i.Credential, err)
 }
 
 func checkOneOf(option, value string, known ...string) error {

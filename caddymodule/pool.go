@@ -28,11 +28,14 @@ var scheduler = &token.Scheduler{Slept: token.Slept}
 // it because equal credentials of two names keep counters of their own.
 type poolKey struct{ name, hash string }
 
-// fingerprint hashes a credential as configured, placeholders unresolved. It
-// has to be taken before the guest modules are loaded. Caddy hands out configs
+// fingerprint hashes a credential as configured, placeholders unresolved, but
+// for its token file, which makes no other token. It has to be taken before the
+// guest modules are loaded. Caddy hands out configs
 // with their keys in order, the guests' too.
 func fingerprint(c *Credential) (string, error) {
-	raw, err := json.Marshal(c)
+	made := *c
+	made.TokenFile = nil
+	raw, err := json.Marshal(&made)
 	if err != nil {
 		return "", err
 	}
@@ -59,7 +62,8 @@ type entry struct {
 	facts       advice.Facts
 	standing    standing
 	history     *history
-	maxTokens   int // of a template
+	maxTokens   int    // of a template
+	files       claims // with its token
 
 	mu       sync.Mutex
 	attached []*attachment
@@ -73,6 +77,7 @@ type attachment struct {
 	logger    *zap.Logger
 	emitter   *emitter
 	routed    atomic.Bool // a route uses it
+	file      *fileClaim  // nil unless its token is written to a file
 }
 
 func newEntry(name string, c *Credential, storage certmagic.Storage) (*entry, error) {
@@ -115,12 +120,17 @@ func (e *entry) attach(a *attachment) {
 	a.emitter.serve()
 	e.handOn()
 	e.mu.Unlock()
+	if a.file != nil {
+		tokenFiles.announce(a.file)
+	}
 	if e.source != nil {
 		e.source.Start()
 	}
 }
 
-func (e *entry) detach(a *attachment) {
+// detach takes back what a config has lent. The channel is closed once its token
+// file is gone, and nil if it has none.
+func (e *entry) detach(a *attachment) (settled <-chan struct{}) {
 	e.mu.Lock()
 	if i := slices.Index(e.attached, a); i >= 0 {
 		e.attached = slices.Delete(e.attached, i, i+1)
@@ -128,6 +138,10 @@ func (e *entry) detach(a *attachment) {
 	}
 	e.mu.Unlock()
 	a.requester.connection.close()
+	if a.file == nil || a.file.file == nil { // it may never have been announced
+		return nil
+	}
+	return a.file.release()
 }
 
 // running tells whether a config that was started uses the credential.
@@ -137,12 +151,18 @@ func (e *entry) running() bool {
 	return len(e.attached) > 0
 }
 
-// used tells whether a route of the config in use uses the credential.
+// used tells whether the config in use has a route that uses the credential, or
+// has its token written to a file.
 func (e *entry) used() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.attached) > 0 && e.attached[len(e.attached)-1].routed.Load()
+	if len(e.attached) == 0 {
+		return false
+	}
+	return e.attached[len(e.attached)-1].used()
 }
+
+func (at *attachment) used() bool { return at.routed.Load() || at.file != nil }
 
 // handOn hands the newest attachment on. Called with the lock.
 func (e *entry) handOn() {
@@ -180,6 +200,7 @@ func (e *entry) Attempted(a token.Attempt) {
 	}
 	e.journal.attempted(a)
 	e.note(a.Snapshot)
+	e.files.changed()
 	e.events.Load().attempted(e, a)
 }
 
@@ -200,6 +221,7 @@ func (e *entry) note(s token.Snapshot) {
 func (e *entry) Expired(s token.Snapshot) {
 	e.journal.expired(s)
 	e.note(s)
+	e.files.changed()
 	e.events.Load().expired(e, s)
 }
 

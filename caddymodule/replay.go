@@ -19,7 +19,7 @@ import (
 // protocol upgrade and no gRPC call is made again.
 type Replay struct {
 	// Off has the client get the upstream's refusal, always. The token is
-	// replaced all the same.
+	// replaced all the same. Default: false.
 	Off bool `json:"off,omitempty"`
 
 	// MaxBody is how many bytes of a request's body are kept. One with a larger

@@ -30,8 +30,8 @@ type report struct {
 	// Endpoint is the token endpoint or issuer as configured, without its query;
 	// "" where only a placeholder tells.
 	Endpoint string `json:"endpoint,omitempty"`
-	// Used tells whether a route of the config uses it, Counts whether Ready
-	// above depends on it.
+	// Used tells whether a route of the config uses it or its token is written to
+	// a file, Counts whether Ready above depends on it.
 	Used   bool `json:"used"`
 	Counts bool `json:"counts"`
 
@@ -56,6 +56,8 @@ type report struct {
 	FailingSince time.Time      `json:"failing_since,omitzero"`
 	Failure      *failureReport `json:"failure,omitempty"`
 
+	// TokenFile is the file with the token, absent where there is none.
+	TokenFile    *tokenFileReport    `json:"token_file,omitempty"`
 	Shared       bool                `json:"shared"`
 	RefreshToken *refreshTokenReport `json:"refresh_token,omitempty"`
 	Template     *templateReport     `json:"template,omitempty"`
@@ -136,6 +138,10 @@ func (e *entry) reportSource(r *report, s token.Snapshot) {
 	if r.State == stateRejected {
 		a := advice.Rejected(e.facts)
 		r.Advice = &a
+	}
+	var do string
+	if r.TokenFile, do = e.files.report(); do != "" && r.Advice == nil {
+		r.Advice = &advice.Advice{Wrong: r.TokenFile.wrong(), Do: do}
 	}
 	r.Summary = summary(r, time.Now())
 }

@@ -119,9 +119,23 @@ func (s *Status) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.H
 // counts tells whether the status depends on a credential.
 func (s *Status) counts(e *entry) bool {
 	if len(s.Credentials) == 0 {
-		return countsByItself(e)
+		return e.tokens == nil && s.app.uses(e)
 	}
 	return slices.Contains(s.Credentials, e.name)
+}
+
+// uses tells whether a route of this config uses a credential, also before the
+// config is in use: Caddy starts apps in no order, and a server may answer
+// before the credentials have begun.
+func (a *App) uses(e *entry) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.keys {
+		if at.entry == e {
+			return at.used()
+		}
+	}
+	return false
 }
 
 // entries are the credentials of this config, named and written in place.

@@ -7,20 +7,24 @@ import (
 )
 
 // prefersHTML tells whether a client would rather have a page than JSON, as
-// browsers say and probes do not (RFC 9110 §12.5.1). A tie is for JSON.
-func prefersHTML(accept []string) bool {
-	html, json := wish{}, wish{}
+// browsers say and probes do not. A tie is for JSON.
+func prefersHTML(accept []string) bool { return prefersText(accept, "html") }
+
+// prefersText tells whether a client would rather have a kind of text than JSON
+// (RFC 9110 §12.5.1).
+func prefersText(accept []string, subtype string) bool {
+	text, json := wish{}, wish{}
 	for _, line := range accept {
 		for one := range strings.SplitSeq(line, ",") {
 			kind, q, ok := acceptable(one)
 			if !ok {
 				continue
 			}
-			html.hear("text", "html", kind, q)
+			text.hear("text", subtype, kind, q)
 			json.hear("application", "json", kind, q)
 		}
 	}
-	return html.q > json.q
+	return text.q > json.q
 }
 
 // wish is how much a client wants a media type: what names it most exactly

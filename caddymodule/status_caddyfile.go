@@ -52,11 +52,20 @@ func parseStatus(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 
 // definedCredentials are the names in the global option.
 func definedCredentials(h httpcaddyfile.Helper) ([]string, error) {
+	app, err := definedApp(h)
+	if err != nil {
+		return nil, err
+	}
+	return sorted(app.Credentials), nil
+}
+
+// definedApp is what the global option says.
+func definedApp(h httpcaddyfile.Helper) (*App, error) {
 	app := new(App)
 	if global, ok := h.Option(appName).(httpcaddyfile.App); ok {
 		if err := caddy.StrictUnmarshalJSON(global.Value, app); err != nil {
 			return nil, h.WrapErr(err)
 		}
 	}
-	return sorted(app.Credentials), nil
+	return app, nil
 }

@@ -236,6 +236,9 @@ func newCard(r *report, o *overview) *card {
 func levelOf(r *report) level {
 	switch r.State {
 	case stateOK:
+		if r.TokenFile != nil && r.TokenFile.Problem != "" {
+			return levelWarn
+		}
 		return levelGood
 	case stateStarting:
 		return levelWait

@@ -81,6 +81,13 @@ func (t *statusTable) one(r *report) error {
 		}
 		t.fact("refresh token", word)
 	}
+	if f := r.TokenFile; f != nil {
+		word := f.Path
+		if !f.Written {
+			word += " (not written)"
+		}
+		t.fact("token file", word)
+	}
 	if r.Shared {
 		t.fact("shared", "with the other instances on the same storage")
 	}

@@ -11,6 +11,14 @@ func summary(r *report, now time.Time) string {
 	if r.Template != nil {
 		return summaryOfTable(r, now)
 	}
+	text := summaryOfToken(r, now)
+	if f := r.TokenFile; f != nil && f.Problem != "" {
+		text += "; " + f.wrong()
+	}
+	return text
+}
+
+func summaryOfToken(r *report, now time.Time) string {
 	next := nextText(r, now)
 	switch r.State {
 	case stateStarting:

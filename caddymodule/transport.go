@@ -42,6 +42,7 @@ type Transport struct {
 
 	// InsecureUpstream lets the token go to upstreams without TLS that are not
 	// on a loopback address, and to those whose certificate is not verified.
+	// Default: false.
 	InsecureUpstream bool `json:"insecure_upstream,omitempty"`
 
 	// HealthChecks says whether active health checks carry the token: on (the
@@ -51,7 +52,8 @@ type Transport struct {
 	HealthChecks string `json:"health_checks,omitempty"`
 
 	// Replay says which requests are made once more, with another token, after
-	// the upstream has refused the one that they carried.
+	// the upstream has refused the one that they carried. Default: on, with
+	// the defaults of its options.
 	Replay *Replay `json:"replay,omitempty"`
 
 	// HTTPTransport is Caddy's own transport, with its options.

@@ -34,6 +34,7 @@ type JWTBearer struct {
 	// bits or more, EC on P-256, P-384 or P-521, or Ed25519; in PEM (PKCS#8,
 	// PKCS#1, SEC 1), as a JWK, or as the JSON file of a Google service account.
 	// It is read at each token request, and its path may hold placeholders.
+	// Either this or Assertion.
 	KeyFile string `json:"key_file,omitempty"`
 
 	// KeyID is the kid by which the server knows the key, which may hold
@@ -61,7 +62,7 @@ type JWTBearer struct {
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
 	// Claims are further claims, which are strings. They may hold placeholders,
-	// those of a request as well.
+	// those of a request as well. Default: none.
 	Claims map[string]string `json:"claims,omitempty"`
 }
 
