@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -30,7 +31,7 @@ func SecretShape(secret string) *Secret {
 		Escaped:     url.QueryEscape(secret) != secret,
 		Quoted:      quotedWhole(secret),
 		Base64:      doubleEncoded(secret),
-		Placeholder: placeholder.MatchString(strings.TrimSpace(secret)),
+		Placeholder: placeholder().MatchString(strings.TrimSpace(secret)),
 	}
 }
 
@@ -65,8 +66,11 @@ func doubleEncoded(s string) bool {
 }
 
 // placeholder matches what templates leave behind: ${X}, $X, {env.X}, {{ .X }},
-// %X%, <secret>, and words that stand for a secret.
-var placeholder = regexp.MustCompile(`(?i)^(\$\{?[a-z_][a-z0-9_.:-]*\}?|\$\([a-z_][a-z0-9_]*\)|\{[^{}\s]+\}|\{\{.*\}\}|%[a-z_][a-z0-9_]*%|<[^<>]+>|\[[a-z _-]+\]|change[-_]?me!?|todo|xxx+|\*{3,}|secret|password|dummy|placeholder|redacted|null|none|undefined|your[-_ ]?(client[-_ ]?)?secret([-_ ]?here)?)$`)
+// %X%, <secret>, and words that stand for a secret. It is made when it is needed,
+// not at each start of the process.
+var placeholder = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)^(\$\{?[a-z_][a-z0-9_.:-]*\}?|\$\([a-z_][a-z0-9_]*\)|\{[^{}\s]+\}|\{\{.*\}\}|%[a-z_][a-z0-9_]*%|<[^<>]+>|\[[a-z _-]+\]|change[-_]?me!?|todo|xxx+|\*{3,}|secret|password|dummy|placeholder|redacted|null|none|undefined|your[-_ ]?(client[-_ ]?)?secret([-_ ]?here)?)$`)
+})
 
 // flaw is what is wrong with a secret by its looks, the surest first.
 func (s *Secret) flaw() (wrong, do string, ok bool) {
