@@ -149,3 +149,23 @@ func TestForeign(t *testing.T) {
 		}
 	}
 }
+
+func TestMedian(t *testing.T) {
+	for want, values := range map[float64][]float64{2: {3, 1, 2}, 2.5: {4, 1, 2, 3}, 7: {7}} {
+		if got := median(values); got != want {
+			t.Errorf("the median of %v is %v, want %v", values, got, want)
+		}
+	}
+}
+
+func TestReadMemory(t *testing.T) {
+	const text = "00400000-7ffd rw-p 00000000 00:00 0  [rollup]\nRss:               43120 kB\nPss:               42001 kB\nAnonymous:          8064 kB\n"
+	if got, err := readMemory(text); err != nil || got != (memory{43120, 8064}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, text := range []string{"", "Rss: 1 kB\n", "Anonymous: 1 kB\n", "Rss: x kB\nAnonymous: 1 kB\n"} {
+		if got, err := readMemory(text); err == nil {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

@@ -32,6 +32,7 @@ var scenarios = []struct {
 	what string
 	run  func(context.Context, *stage) error
 }{
+	{"start", "from the start of the process to the first answer, and memory at rest, beside other proxies", start},
 	{"cold", "60 callers at once on an authorization server that takes 500 ms", cold},
 	{"down", "a start with the authorization server down for 5 s", down},
 	{"refresh", "short tokens, renewed under load", refresh},

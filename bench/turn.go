@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/freeport"
 )
 
 // turn is one subject's turn in a comparison: a token endpoint and an API of
@@ -43,6 +43,9 @@ func newTurn(dir string, tokens time.Duration, demands bool) (*turn, error) {
 	t := &turn{ended: make(chan struct{})}
 	t.auth = authserver.New(authserver.Config{ClientID: clientID, ClientSecret: secret, Lifetime: tokens, OnIssue: t.issued})
 	var err error
+	if t.proxy, err = freeport.Take(); err != nil {
+		return nil, err
+	}
 	if t.dir, err = os.MkdirTemp(dir, "turn"); err != nil {
 		return nil, err
 	}
@@ -52,12 +55,7 @@ func newTurn(dir string, tokens time.Duration, demands bool) (*turn, error) {
 	if t.target, err = authserver.Listen("127.0.0.1:0", t.api(demands)); err != nil {
 		return nil, errors.Join(err, t.server.Close())
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, errors.Join(err, t.server.Close(), t.target.Close())
-	}
-	t.proxy = free.Addr().String()
-	return t, free.Close()
+	return t, nil
 }
 
 func (t *turn) issued(_ int, lifetime time.Duration) {
@@ -130,7 +128,7 @@ func (t *turn) run(ctx context.Context, s subject) error {
 			return ctx.Err()
 		case <-t.ended:
 			return fmt.Errorf("the process ended: %s", t.log())
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(time.Millisecond):
 		}
 	}
 	return fmt.Errorf("no good answer within %s: %s", patience, t.log())
