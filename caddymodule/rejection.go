@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -57,7 +58,20 @@ func (c *Credential) checkRejectedOn() error {
 // refuses tells whether an upstream's answer refuses the token that it was sent.
 // That it wants a nonce in the proof says nothing of the token (RFC 9449 §9).
 func (i *injector) refuses(res *http.Response) bool {
+	if refusesCall(res) {
+		return slices.Contains(i.rejectedOn, http.StatusUnauthorized)
+	}
 	return slices.Contains(i.rejectedOn, res.StatusCode) && !challenges(res.Header, dpop.ErrorCode, "DPoP")
+}
+
+// refusesCall tells whether an answer is gRPC's 401: UNAUTHENTICATED, under 200.
+// A call that is refused before it begins has it in the header, in an answer
+// that is nothing but trailers; one that has begun had a token that was good
+// then.
+func refusesCall(res *http.Response) bool {
+	const unauthenticated = "16"
+	return res.StatusCode == http.StatusOK && res.Header.Get("Grpc-Status") == unauthenticated &&
+		strings.HasPrefix(res.Header.Get("Content-Type"), "application/grpc")
 }
 
 // namesToken tells whether an answer gives the token itself as its reason (RFC
