@@ -35,6 +35,7 @@ type instance struct {
 
 // edgeAPI demands a token of auth, and tells who sent it and what it saw.
 func edgeAPI(t *testing.T, auth *authserver.Server, name string, healthy *atomic.Bool) string {
+	t.Helper()
 	return listen(t, freeport.Addr(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !carriesToken(auth, r.Header.Get("Authorization")):

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -88,7 +89,7 @@ func newApplication(t *testing.T, heading string, n int) *application {
 	a := &application{text: applicationBlock(t, heading, n), auth: map[string]*authserver.Server{}, port: map[string]string{}}
 	a.parts = assemble(t, authserver.New(authserver.Config{ClientID: appClient, ClientSecret: oddSecret}))
 	var err error
-	if a.dir, err = os.MkdirTemp("", "app"); err != nil { // short: a socket's path has 108 bytes
+	if a.dir, err = os.MkdirTemp("", "app"); err != nil { //nolint:usetesting // t.TempDir is too long for a socket
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(a.dir) })
@@ -218,7 +219,9 @@ func (a *application) trust(node any) (found int) {
 
 // by is a client whose connections go to one address, whatever the host.
 func (a *application) by(network, address string, secured *tls.Config) *http.Client {
-	transport := &http.Transport{TLSClientConfig: secured, Dial: func(string, string) (net.Conn, error) { return net.Dial(network, address) }}
+	transport := &http.Transport{TLSClientConfig: secured, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
 	a.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 20 * time.Second}
 }

@@ -94,8 +94,7 @@ func (d documented) check(t *testing.T, of reflect.Type, seen map[reflect.Type]b
 	if !strings.HasPrefix(spec.Doc.Text(), of.Name()+" ") {
 		wrong = append(wrong, of.String()+": the comment does not begin with the type's name")
 	}
-	for i := range of.NumField() {
-		field := of.Field(i)
+	for field := range of.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if field.Anonymous && name == "" || field.IsExported() && name != "" && name != "-" {
 			wrong = append(wrong, d.check(t, field.Type, seen)...)
