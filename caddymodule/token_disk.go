@@ -93,23 +93,39 @@ func (d *diskFile) write(place *filePlace, t *token.Token) error {
 	if err := unlink(beside); err != nil {
 		return err
 	}
-	if err := writeNew(beside, place, t.Value); err != nil {
+	info, err := writeNew(beside, place, t.Value)
+	if err != nil {
 		return errors.Join(err, unlink(beside))
+	}
+	if err := still(beside, info); err != nil {
+		return err
 	}
 	if err := os.Rename(beside, place.path); err != nil {
 		return errors.Join(err, unlink(beside))
 	}
-	d.there, d.place, d.info = t, *place, nil
-	if info, err := os.Lstat(place.path); err == nil {
-		d.info = info
-	}
+	d.there, d.place, d.info = t, *place, info
 	return nil
 }
 
+// still tells whether the file at a path is the one that was just written there.
+// Another process that writes to the same path uses the same name beside it: what
+// it has not finished must not be moved.
+func still(path string, written fs.FileInfo) error {
+	info, err := os.Lstat(path)
+	if err == nil && os.SameFile(info, written) {
+		return nil
+	}
+	if _, missing := os.Lstat(filepath.Dir(path)); missing != nil {
+		return missing
+	}
+	return &fs.PathError{Op: "replace", Path: path, Err: errTaken}
+}
+
 // writeNew makes a file that at no moment can be read by more than the mode
-// says: the umask only takes away, and who the file belongs to is settled before
-// its group may read it. It holds nothing until then.
-func writeNew(path string, place *filePlace, content string) (err error) {
+// says: the umask only takes away, and its group is settled before that may read
+// it. It holds nothing until then. It is given to its user last, for CAP_CHOWN
+// alone does not let a process change the mode of another's file.
+func writeNew(path string, place *filePlace, content string) (info fs.FileInfo, err error) {
 	uid, err := number(place.user, func(name string) (string, error) {
 		u, err := user.Lookup(name)
 		if err != nil {
@@ -118,7 +134,7 @@ func writeNew(path string, place *filePlace, content string) (err error) {
 		return u.Uid, nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gid, err := number(place.group, func(name string) (string, error) {
 		g, err := user.LookupGroup(name)
@@ -128,23 +144,38 @@ func writeNew(path string, place *filePlace, content string) (err error) {
 		return g.Gid, nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, place.mode&0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if uid >= 0 || gid >= 0 {
-		if err := f.Chown(uid, gid); err != nil {
-			return &ownerError{place.user + ":" + place.group, err}
+	if gid >= 0 {
+		if err := f.Chown(-1, gid); err != nil {
+			return nil, &ownerError{place.owner(), err}
 		}
 	}
 	if err := f.Chmod(place.mode); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = f.WriteString(content)
-	return err
+	if uid >= 0 {
+		if err := f.Chown(uid, -1); err != nil {
+			return nil, &ownerError{place.owner(), err}
+		}
+	}
+	if _, err := f.WriteString(content); err != nil {
+		return nil, err
+	}
+	return f.Stat()
+}
+
+// owner is as it is configured.
+func (p *filePlace) owner() string {
+	if p.group == "" {
+		return p.user
+	}
+	return p.user + ":" + p.group
 }
 
 // number is that of a user or a group, -1 for none.
@@ -175,6 +206,7 @@ var (
 	errUnknownOwner = errors.New("the system knows no such user or group")
 	errDirectory    = errors.New("is a directory")
 	errSpecial      = errors.New("is no regular file")
+	errTaken        = errors.New("another process has written there meanwhile")
 )
 
 // replaceable refuses to replace what is neither a file nor a symbolic link,
@@ -222,6 +254,8 @@ func fileAdvice(place *filePlace, err error) (wrong, do string) {
 		return place.path + " is a directory", "name a file in it, or remove it" + byItself
 	case errors.Is(err, errSpecial):
 		return place.path + " is no regular file", "name another path, or remove it" + byItself
+	case errors.Is(err, errTaken):
+		return "another process writes " + place.path + ", too", "give each a file of its own" + byItself
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return "there is no directory " + dir, "make it, writable for this process's user; in a pod mount an emptyDir there" + byItself
 	case errors.Is(err, syscall.EROFS):

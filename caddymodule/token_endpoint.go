@@ -37,8 +37,7 @@ type TokenEndpoint struct {
 	Credential string `json:"credential,omitempty"`
 
 	// Inline is a credential of this route alone. Equal ones are one. Either
-	// this or Credential. Either this
-	// or Credential.
+	// this or Credential.
 	Inline *Credential `json:"inline,omitempty"`
 
 	// Wait is how long a request waits for a token that is being fetched.
@@ -186,7 +185,7 @@ func answerTo(w http.ResponseWriter, r *http.Request, status int, contentType, b
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write([]byte(body)) // who has gone away is not told
+		_, _ = w.Write([]byte(body)) //nolint:gosec // G705: no browser takes it for a page; who has gone away is not told
 	}
 	return nil
 }

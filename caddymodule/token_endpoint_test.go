@@ -113,6 +113,9 @@ func TestTokenEndpointRefuses(t *testing.T) {
 		{"from a page of the same origin that posts", 403, []string{"Origin", "http://" + p.proxy}},
 		{"through a proxy", 403, []string{"X-Forwarded-For", "127.0.0.1"}},
 		{"through another proxy", 403, []string{"Forwarded", "for=192.0.2.1"}},
+		{"through one that tells its name alone", 403, []string{"Via", "1.1 example"}},
+		{"through one that tells the scheme alone", 403, []string{"X-Forwarded-Proto", "http"}},
+		{"through one with a word of its own", 403, []string{"X-Real-IP", "192.0.2.1"}},
 	} {
 		a, err := p.try(http.MethodPost, "/token", nil, tc.fields...)
 		if err != nil {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -57,18 +58,18 @@ func (g *localGuard) denies(r *http.Request) *denial {
 
 func judge(r *http.Request) *denial {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if c, ok := r.Context().Value(connectionKey{}).(net.Conn); ok && secondHand(c, local, r.RemoteAddr) {
+		return deniedProxy
+	}
 	socket := local != nil && strings.HasPrefix(local.Network(), "unix")
-	// a listener wrapper may say of both what another proxy has told it
 	if !socket && (local == nil || !loopbackAddr(local.String()) || !loopbackAddr(r.RemoteAddr)) {
 		return deniedRemote
 	}
 	if ok, err := loopbackHosts.MatchWithError(r); !socket && (err != nil || !ok) {
 		return deniedHost // by DNS rebinding, a page elsewhere
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For"} {
-		if _, ok := r.Header[name]; ok {
-			return deniedProxy
-		}
+	if proxied(r.Header) {
+		return deniedProxy
 	}
 	// Fetch Metadata tells where a page is from; what a page elsewhere posts has
 	// an Origin in every browser
@@ -81,6 +82,35 @@ func judge(r *http.Request) *denial {
 	return nil
 }
 
+// connectionKey is where a request's context has its connection.
+type connectionKey struct{}
+
+// secondHand tells whether the addresses of a connection are what another proxy says,
+// by the PROXY protocol: it may say of anybody that he is local.
+func secondHand(c net.Conn, local net.Addr, remote string) bool {
+	for {
+		switch outer := c.(type) {
+		case interface{ Raw() net.Conn }: // of the PROXY protocol
+			c = outer.Raw()
+		case interface{ NetConn() net.Conn }: // of TLS
+			c = outer.NetConn()
+		default:
+			return local == nil || c.LocalAddr().String() != local.String() || c.RemoteAddr().String() != remote
+		}
+	}
+}
+
+// proxied tells whether another proxy says that it stands between: each has its
+// own way to.
+func proxied(h http.Header) bool {
+	for name := range h {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return false
+}
+
 // loopbackAddr tells whether an address with a port is one of this machine
 // alone.
 func loopbackAddr(address string) bool {
@@ -88,13 +118,17 @@ func loopbackAddr(address string) bool {
 	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
-// lookAt warns where the server around listens for others, too. A handler that
-// is provisioned apart from a server cannot know.
+// lookAt has the server around keep the connections of its requests, and warns
+// where it listens for others, too. A handler that is provisioned apart from a
+// server cannot.
 func (g *localGuard) lookAt(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server == nil {
 		return
 	}
+	server.RegisterConnContext(func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, c)
+	})
 	for _, listen := range server.Listen {
 		at, err := caddy.ParseNetworkAddress(listen)
 		if err != nil || at.IsUnixNetwork() || at.IsFdNetwork() || isLoopback(at.Host) {

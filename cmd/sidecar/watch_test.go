@@ -38,9 +38,18 @@ func TestWatchArguments(t *testing.T) {
 		{"run --config " + file + " --adapter caddyfile --watch", "run --config " + file + " --adapter caddyfile"},
 		{"run -w -c " + file, "run -c " + file},
 		{"run --watch --config=" + file, "run --config=" + file},
+		{"run -c=" + file + " -a caddyfile --watch=true -w", "run -c=" + file + " -a caddyfile"},
+		{"run --envfile " + file + " --environ -w --pidfile -w --config " + file + ".missing -c " + file, "run --envfile " + file + " --environ --pidfile -w --config " + file + ".missing -c " + file},
 		// Caddy's own, or none of its business
 		{"run --watch", "run --watch"},
 		{"run --watch --config", "run --watch --config"},
+		{"run --watch --config -", "run --watch --config -"},
+		{"run --watch --config /dev/null", "run --watch --config /dev/null"},
+		{"run --watch=maybe --config " + file, "run --watch=maybe --config " + file},
+		{"run --watch=false --config " + file, "run --watch=false --config " + file},
+		{"run --watch --resume --config " + file, "run --watch --resume --config " + file},
+		{"run -wc " + file, "run -wc " + file},
+		{"run --adapter --watch --config " + file, "run --adapter --watch --config " + file},
 		{"run --watch --config " + file + ".missing", "run --watch --config " + file + ".missing"},
 		{"run --config " + file, "run --config " + file},
 		{"start --watch --config " + file, "start --watch --config " + file},
@@ -118,12 +127,13 @@ func TestWatch(t *testing.T) {
 		t.Errorf("the answer is %q", got)
 	}
 	edit("http:// {\n\tno such directive\n}\n")
-	await("failed to reload config from file")
+	// by itself: a signal could take the place of the one that ends the process
+	await(`"logger":"watcher","msg":"failed to reload config from file"`)
 	if got := answer(); got != "one" {
 		t.Errorf("after an edit that is no Caddyfile the answer is %q", got)
 	}
 	edit(site("two"))
-	await("successfully reloaded config from file")
+	await(`"logger":"watcher","msg":"successfully reloaded config from file"`)
 	for answer() != "two" { // the old server may take one more connection
 		if ctx.Err() != nil {
 			t.Fatal("the mended configuration does not answer")
