@@ -31,6 +31,7 @@ type parts struct {
 	api      *authserver.Upstream
 	upstream *authserver.Listener
 	name     string // of the credential
+	below    string // the path that its routes are below, if there are others beside it
 	proxy    string // Caddy's address
 	log      string // the file of Caddy's log, at debug level
 	storage  string // Caddy's storage
@@ -108,11 +109,12 @@ http://%s {
 
 // beside is a credential, and a server and an API of its own for it, in the same
 // Caddy: what takes time is then waited for once for all of them.
-func (p *parts) beside(name string) *parts {
+func (p *parts) beside(name string, config authserver.Config) *parts {
 	p.t.Helper()
 	own := p.of(p.t)
-	own.name = name
-	own.auth = authserver.New(authserver.Config{ClientID: appClient, ClientSecret: oddSecret})
+	own.name, own.below = name, "/"+name
+	config.ClientID, config.ClientSecret = appClient, oddSecret
+	own.auth = authserver.New(config)
 	own.api = authserver.NewUpstream(own.auth)
 	own.server, own.upstream = listen(p.t, "127.0.0.1:0", own.auth), listen(p.t, "127.0.0.1:0", own.api)
 	return own
@@ -125,7 +127,24 @@ func (p *parts) block(more ...string) string {
 
 // route is the part of a site that has to do with it, below its name.
 func (p *parts) route(directives string) string {
-	return "handle_path /" + p.name + "/* {\n" + directives + "\n}\n"
+	return "handle_path " + p.below + "/* {\n" + directives + "\n}\n"
+}
+
+// several runs one Caddy for n cases, each beside the others; of gives the
+// options of a case's credential, and the directives of its route.
+func several(t *testing.T, n int, config authserver.Config, of func(n int, p *parts) (options, route string)) []*parts {
+	t.Helper()
+	all := newParts(t, config)
+	credential, site := all.credential(), ""
+	own := make([]*parts, n)
+	for i := range own {
+		own[i] = all.beside(fmt.Sprintf("case-%d", i), config)
+		options, route := of(i, own[i])
+		credential += own[i].block(options)
+		site += own[i].route(strings.ReplaceAll(route, "$API", own[i].upstream.Addr()))
+	}
+	all.run(credential, site)
+	return own
 }
 
 // load has Caddy run a Caddyfile until the test ends.
@@ -275,6 +294,18 @@ func (p *parts) lines(text string) int {
 	n := 0
 	for line := range bytes.Lines([]byte(p.logged())) {
 		if bytes.Contains(line, []byte(text)) {
+			n++
+		}
+	}
+	return n
+}
+
+// told counts the log lines of its credential that hold a text.
+func (p *parts) told(text string) int {
+	p.t.Helper()
+	n := 0
+	for line := range strings.Lines(p.logged()) {
+		if strings.Contains(line, text) && strings.Contains(line, `"credential":"`+p.name+`"`) {
 			n++
 		}
 	}

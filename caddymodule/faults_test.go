@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 	credential, site := all.credential(), ""
 	servers, first := make(map[string]*parts), make(map[string]answer)
 	for name, tc := range cases {
-		f := all.beside(fmt.Sprintf("faulty-%d", len(servers)))
+		f := all.beside(fmt.Sprintf("faulty-%d", len(servers)), authserver.Config{})
 		servers[name] = f
 		f.auth.SetFault(tc.fault)
 		credential += f.block("timeout 300ms")

@@ -272,7 +272,7 @@ func TestServerDownAtStart(t *testing.T) {
 // by the API's own clock, while short tokens are renewed.
 func TestRefreshUnderLoad(t *testing.T) {
 	p := newParts(t, authserver.Config{Lifetime: 4 * time.Second})
-	p.run(p.credential(), "upstream_auth crm\nreverse_proxy $API")
+	p.run(p.credential(often), "upstream_auth crm\nreverse_proxy $API")
 	p.want(p.get("/"), 200)
 	stop := p.underLoad(func(a answer, err error) {
 		if err != nil || a.status != 200 {

@@ -211,7 +211,7 @@ func (p *parts) send(req *http.Request) *http.Response {
 
 func (p *parts) request(method string, body io.Reader, fields ...string) *http.Request {
 	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), method, "http://"+p.proxy+"/", body)
+	req, err := http.NewRequestWithContext(p.t.Context(), method, "http://"+p.proxy+p.below+"/", body)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -54,32 +54,37 @@ func TestRejectionStorm(t *testing.T) {
 // TestRejectionOfEverything: an API that refuses whatever it is given does not
 // churn tokens, and each client gets the API's own answer, whole.
 func TestRejectionOfEverything(t *testing.T) {
-	for _, challenge := range []string{plainChallenge, invalidChallenge} {
-		p := newParts(t, authserver.Config{})
-		api := newStrict(t, challenge)
-		api.everything = true
-		p.run(p.credential(), p.over("1.1", api))
+	given := []string{plainChallenge, invalidChallenge}
+	apis := make([]*strict, len(given))
+	own := several(t, len(given), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, given[n])
+		apis[n].everything = true
+		return "", p.over("1.1", apis[n])
+	})
+	for _, p := range own {
 		p.aged()
-		began := time.Now()
-		n := 0
-		for time.Since(began) < 3500*time.Millisecond {
+	}
+	began := time.Now()
+	n := 0
+	for ; time.Since(began) < 3500*time.Millisecond; n++ {
+		for i, p := range own {
 			method, body := http.MethodGet, io.Reader(nil)
 			if n%2 == 1 {
 				method, body = http.MethodPost, strings.NewReader("body")
 			}
-			api.whole(p.send(p.request(method, body)))
-			n++
+			apis[i].whole(p.send(p.request(method, body)))
 		}
+	}
+	for i, p := range own {
 		if asked := p.auth.Requests(); asked < 3 || asked > 4 { // at first, then at 0, 1 and 3 s
-			t.Errorf("%s: %d token requests for %d refusals", challenge, asked, n)
+			t.Errorf("%s: %d token requests for %d refusals", given[i], asked, n)
 		}
-		if p.lines("refuses every new access token") != 1 {
-			t.Error("the log does not say so")
+		if p.told("refuses every new access token") != 1 {
+			t.Errorf("%s: the log does not say so", given[i])
 		}
 		if got := p.refusals(); got["ignored"] == 0 || got["replayed"] > 4 {
-			t.Errorf("counted %v", got)
+			t.Errorf("%s: counted %v", given[i], got)
 		}
-		p.stop()
 	}
 }
 
@@ -145,17 +150,21 @@ func TestRejectionWait(t *testing.T) {
 
 // TestRejectedOn: other statuses mean a refusal where the credential says so.
 func TestRejectedOn(t *testing.T) {
-	for _, tc := range []struct {
+	cases := []struct {
 		option           string
 		status, attempts int
 	}{
 		{"", 401, 2}, {"", 403, 1}, {"rejected_on 403", 403, 2}, {"rejected_on 403", 401, 1}, {"rejected_on 401 403 500", 500, 2},
-	} {
+	}
+	apis := make([]*strict, len(cases))
+	own := several(t, len(cases), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, "")
+		apis[n].status = cases[n].status
+		return cases[n].option, p.over("1.1", apis[n])
+	})
+	for n, tc := range cases {
 		t.Run(fmt.Sprint(tc.option, " ", tc.status), func(t *testing.T) {
-			p := newParts(t, authserver.Config{})
-			api := newStrict(t, "")
-			api.status = tc.status
-			p.run(p.credential(tc.option), p.over("1.1", api))
+			p, api := own[n].of(t), apis[n]
 			p.aged()
 			res := p.send(p.request(http.MethodGet, nil))
 			if n := len(api.arrivals()); n != tc.attempts || p.auth.Requests() != tc.attempts || (res.StatusCode == 200) != (tc.attempts == 2) {
@@ -167,10 +176,10 @@ func TestRejectedOn(t *testing.T) {
 
 // TestRejectionNotOurs: what was not sent with our token says nothing of it.
 func TestRejectionNotOurs(t *testing.T) {
-	for _, tc := range []struct {
-		name, site string
-		fields     []string
-		first      string
+	cases := []struct {
+		name, route string
+		fields      []string
+		first       string
 	}{
 		{"the client's own", "reverse_proxy $STRICT {\ntransport upstream_auth crm {\nclient_authorization keep\n}\n}", []string{"Authorization", "Bearer mine"}, ""},
 		{"the client's own, by the handler", "upstream_auth crm {\nclient_authorization keep\n}\nreverse_proxy $STRICT", []string{"Authorization", "Bearer mine"}, ""},
@@ -180,23 +189,27 @@ func TestRejectionNotOurs(t *testing.T) {
 		{"forward_auth", "route {\nupstream_auth crm\nforward_auth $SSO {\nuri /\n}\nreverse_proxy $API\n}", nil, ""},
 		{"an error", "upstream_auth crm\nheader WWW-Authenticate `Bearer error=\"invalid_token\"`\nerror 401", nil, ""},
 		{"a health check", "reverse_proxy $STRICT {\nhealth_uri /\nhealth_interval 20ms\nhealth_status 401\ntransport upstream_auth crm\n}", nil, "checks"},
-	} {
+	}
+	sso := listen(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", "Negotiate")
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	apis := make([]*strict, len(cases))
+	own := several(t, len(cases), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		apis[n].everything = true
+		up := listen(t, "127.0.0.1:0", apis[n])
+		return "", strings.NewReplacer("$STRICT", up.Addr(), "$SSO", sso.Addr(), "upstream_auth crm", "upstream_auth "+p.name).Replace(cases[n].route)
+	})
+	for n, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newParts(t, authserver.Config{})
-			api := newStrict(t, invalidChallenge)
-			api.everything = true
-			up := listen(t, "127.0.0.1:0", api)
-			sso := listen(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("WWW-Authenticate", "Negotiate")
-				w.WriteHeader(http.StatusUnauthorized)
-			}))
-			p.run(p.credential(), strings.NewReplacer("$STRICT", up.Addr(), "$SSO", sso.Addr()).Replace(tc.site))
+			p, api := own[n].of(t), apis[n]
 			p.aged()
 			if tc.first == "checks" {
 				eventually(t, "health checks", func() bool { return len(api.arrivals()) > 40 })
 			} else {
 				for range 3 {
-					p.want(p.get("/", tc.fields...), http.StatusUnauthorized)
+					p.want(p.get(p.below+"/", tc.fields...), http.StatusUnauthorized)
 				}
 			}
 			if n := p.auth.Requests(); n != 1 {
@@ -229,19 +242,20 @@ func TestRejectionWithoutToken(t *testing.T) {
 // TestRejectionByHandler: one refresh, and no replay; with the token that comes
 // of it the next request is taken.
 func TestRejectionByHandler(t *testing.T) {
-	for _, challenge := range []string{plainChallenge, invalidChallenge} {
-		p := newParts(t, authserver.Config{})
-		api := newStrict(t, challenge)
-		up := listen(t, "127.0.0.1:0", api)
-		p.run(p.credential(), "upstream_auth crm\nreverse_proxy "+up.Addr())
+	given := []string{plainChallenge, invalidChallenge}
+	apis := make([]*strict, len(given))
+	own := several(t, len(given), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, given[n])
+		return "", "upstream_auth " + p.name + "\nreverse_proxy " + listen(t, "127.0.0.1:0", apis[n]).Addr()
+	})
+	for n, p := range own {
 		p.aged()
-		api.whole(p.send(p.request(http.MethodGet, nil)))
+		apis[n].whole(p.send(p.request(http.MethodGet, nil)))
 		eventually(t, "another token", func() bool { return p.auth.Issued() == 2 })
-		eventually(t, "a request that is taken", func() bool { return p.get("/").status == http.StatusOK })
+		eventually(t, "a request that is taken", func() bool { return p.get(p.below+"/").status == http.StatusOK })
 		if got := p.refusals(); got["refreshed"] != 1 || got["replayed"] != 0 {
-			t.Errorf("counted %v", got)
+			t.Errorf("%s: counted %v", given[n], got)
 		}
-		p.stop()
 	}
 }
 

@@ -131,7 +131,9 @@ func TestReloadWhileWaiting(t *testing.T) {
 	for name, more := range map[string]string{"one token": "", "a token for each tenant": "audience {http.request.header.X-Tenant}"} {
 		t.Run(name, func(t *testing.T) {
 			p := newParts(t, authserver.Config{})
-			p.auth.SetFault(authserver.Slow(2 * time.Second))
+			fault, letGo := hangingToken()
+			defer letGo()
+			p.auth.SetFault(fault)
 			site := "upstream_auth crm\nreverse_proxy $API"
 			if err := p.load(p.caddyfile(p.credential(more), site)); err != nil {
 				t.Fatal(err)
@@ -148,6 +150,7 @@ func TestReloadWhileWaiting(t *testing.T) {
 			if err := p.load(p.caddyfile(p.credential(more, "scopes another"), site)); err != nil {
 				t.Fatal(err)
 			}
+			letGo()
 			p.want(<-got, 200)
 		})
 	}

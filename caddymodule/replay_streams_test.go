@@ -30,12 +30,15 @@ func newFeed() *feed {
 // TestReplayEarlyRefusal: an API that refuses before the body has come gets it
 // whole with the other token; the client does not notice.
 func TestReplayEarlyRefusal(t *testing.T) {
-	for _, version := range httpVersions {
+	apis := make([]*strict, len(httpVersions))
+	own := several(t, len(apis), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		apis[n].early, apis[n].reads = true, len("one,")
+		return "", p.over(httpVersions[n], apis[n])
+	})
+	for n, version := range httpVersions {
 		t.Run(version, func(t *testing.T) {
-			p := newParts(t, authserver.Config{})
-			api := newStrict(t, invalidChallenge)
-			api.early, api.reads = true, len("one,")
-			p.run(p.credential(), p.over(version, api))
+			p, api := own[n].of(t), apis[n]
 			p.aged()
 			body := newFeed()
 			var wg sync.WaitGroup
@@ -126,12 +129,19 @@ func TestReplayOverflow(t *testing.T) {
 // TestReplayExpect: a client that waits for a 100 gets it, and the refusal does
 // not come between.
 func TestReplayExpect(t *testing.T) {
-	for _, early := range []bool{false, true} {
-		for _, option := range []string{"", "expect_continue_timeout 10s"} {
-			p := newParts(t, authserver.Config{})
-			api := newStrict(t, invalidChallenge)
-			api.early = early
-			p.run(p.credential(), strings.Replace(p.over("1.1", api), "versions", option+"\nversions", 1))
+	cases := []struct {
+		early  bool
+		option string
+	}{{false, ""}, {false, "expect_continue_timeout 10s"}, {true, ""}, {true, "expect_continue_timeout 10s"}}
+	apis := make([]*strict, len(cases))
+	own := several(t, len(cases), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		apis[n].early = cases[n].early
+		return "", strings.Replace(p.over("1.1", apis[n]), "versions", cases[n].option+"\nversions", 1)
+	})
+	for n, tc := range cases {
+		t.Run(fmt.Sprintf("early %v, %s", tc.early, tc.option), func(t *testing.T) {
+			p := own[n].of(t)
 			p.aged()
 			conn, err := net.Dial("tcp", p.proxy)
 			if err != nil {
@@ -139,11 +149,11 @@ func TestReplayExpect(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n", p.proxy)
+			fmt.Fprintf(conn, "POST %s/ HTTP/1.1\r\nHost: %s\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n", p.below, p.proxy)
 			br := bufio.NewReader(conn)
 			res, err := http.ReadResponse(br, nil)
 			if err != nil || res.StatusCode != http.StatusContinue {
-				t.Fatalf("early %v, %s: got %v %v", early, option, res, err)
+				t.Fatalf("got %v %v", res, err)
 			}
 			fmt.Fprint(conn, "body")
 			for res.StatusCode == http.StatusContinue {
@@ -152,14 +162,13 @@ func TestReplayExpect(t *testing.T) {
 				}
 			}
 			if res.StatusCode != http.StatusOK {
-				t.Errorf("early %v, %s: got %d", early, option, res.StatusCode)
+				t.Errorf("got %d", res.StatusCode)
 			}
-			seen := api.arrivals()
+			seen := apis[n].arrivals()
 			if len(seen) != 2 || seen[1].hash != hashOf([]byte("body")) || seen[1].expect == "" {
-				t.Errorf("early %v, %s: %d attempts: %+v", early, option, len(seen), seen)
+				t.Errorf("%d attempts: %+v", len(seen), seen)
 			}
-			p.stop()
-		}
+		})
 	}
 }
 
@@ -212,51 +221,58 @@ func TestReplayNotOfUpgrades(t *testing.T) {
 
 // TestReplayNotOfGRPC: a call by gRPC may be a stream without an end.
 func TestReplayNotOfGRPC(t *testing.T) {
-	for _, kind := range []string{"application/grpc", "application/grpc-web+proto"} {
-		p := newParts(t, authserver.Config{})
-		api := newStrict(t, invalidChallenge)
-		p.run(p.credential(), p.over("h2c", api))
+	kinds := []string{"application/grpc", "application/grpc-web+proto"}
+	apis := make([]*strict, len(kinds))
+	own := several(t, len(kinds), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		return "", p.over("h2c", apis[n])
+	})
+	for n, p := range own {
 		p.aged()
-		api.whole(p.send(p.request(http.MethodPost, strings.NewReader("\x00\x00\x00\x00\x00"), "Content-Type", kind, "Te", "trailers")))
+		apis[n].whole(p.send(p.request(http.MethodPost, strings.NewReader("\x00\x00\x00\x00\x00"), "Content-Type", kinds[n], "Te", "trailers")))
 		p.wantRefusals(0, 1, 0)
-		p.stop()
 	}
 }
 
 // TestReplayDrip: the refusal's body may never end; it is neither awaited by the
 // client for which there is no other token, nor by the second attempt.
 func TestReplayDrip(t *testing.T) {
+	type drip struct {
+		version string
+		fault   authserver.Fault
+		want    int
+	}
+	var drips []drip
 	for _, version := range httpVersions {
-		for fault, want := range map[string]int{"": http.StatusOK, "down": http.StatusUnauthorized} {
-			p := newParts(t, authserver.Config{})
-			ended := make(chan struct{})
-			strict := newStrict(t, invalidChallenge)
-			api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				rec := httptest.NewRecorder()
-				strict.ServeHTTP(rec, r)
-				if rec.Code == http.StatusOK {
-					return
-				}
-				w.Header().Set("WWW-Authenticate", invalidChallenge)
-				w.WriteHeader(http.StatusUnauthorized)
-				_ = http.NewResponseController(w).Flush()
-				<-r.Context().Done() // until nobody wants it any more
-				close(ended)
-			})
-			p.run(p.credential(), p.over(version, api))
-			p.aged()
-			if fault != "" {
-				p.auth.SetFault(authserver.Down())
+		drips = append(drips, drip{version, nil, http.StatusOK}, drip{version, authserver.Down(), http.StatusUnauthorized})
+	}
+	ended := make([]chan struct{}, len(drips))
+	own := several(t, len(drips), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		ended[n] = make(chan struct{})
+		strict := newStrict(t, invalidChallenge)
+		return "", p.over(drips[n].version, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rec := httptest.NewRecorder()
+			strict.ServeHTTP(rec, r)
+			if rec.Code == http.StatusOK {
+				return
 			}
-			began := time.Now()
-			res := p.send(p.request(http.MethodGet, nil))
-			if res.StatusCode != want || time.Since(began) > 3*time.Second {
-				t.Errorf("%s %s: got %d after %s", version, fault, res.StatusCode, time.Since(began))
-			}
-			res.Body.Close()
-			<-ended
-			p.stop()
+			w.Header().Set("WWW-Authenticate", invalidChallenge)
+			w.WriteHeader(http.StatusUnauthorized)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done() // until nobody wants it any more
+			close(ended[n])
+		}))
+	})
+	for n, p := range own {
+		p.aged()
+		p.auth.SetFault(drips[n].fault)
+		began := time.Now()
+		res := p.send(p.request(http.MethodGet, nil))
+		if res.StatusCode != drips[n].want || time.Since(began) > 3*time.Second {
+			t.Errorf("%s, %d: got %d after %s", drips[n].version, drips[n].want, res.StatusCode, time.Since(began))
 		}
+		res.Body.Close()
+		<-ended[n]
 	}
 }
 

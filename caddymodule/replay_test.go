@@ -43,22 +43,16 @@ func TestReplayRules(t *testing.T) {
 		{"replay off", "GET", invalidChallenge, false},
 		{"replay {\nmax_body 0\n}", "GET", plainChallenge, true},
 	}
-	all := newParts(t, authserver.Config{})
-	credential, site := all.credential(), ""
-	own, apis := make([]*parts, len(rules)), make([]*strict, len(rules))
-	for n, tc := range rules {
-		own[n], apis[n] = all.beside(fmt.Sprintf("rule-%d", n)), newStrict(t, tc.challenge)
-		credential += own[n].block()
-		site += own[n].route(own[n].over("1.1", apis[n], tc.option))
-	}
-	all.run(credential, site)
+	apis := make([]*strict, len(rules))
+	own := several(t, len(rules), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, rules[n].challenge)
+		return "", p.over("1.1", apis[n], rules[n].option)
+	})
 	for n, tc := range rules {
 		t.Run(strings.NewReplacer("/", "|", "\n", " ", "{", "", "}", "").Replace(tc.option+" "+tc.method+" "+tc.challenge), func(t *testing.T) {
 			p, api := own[n].of(t), apis[n]
 			p.aged()
-			req := p.request(tc.method, nil)
-			req.URL.Path = "/" + p.name + "/"
-			res := p.send(req)
+			res := p.send(p.request(tc.method, nil))
 			if n := len(api.arrivals()); (n == 2) != tc.replayed || (res.StatusCode == http.StatusOK) != tc.replayed {
 				t.Errorf("%d attempts, %d", n, res.StatusCode)
 			}
@@ -110,34 +104,43 @@ func TestReplayBodies(t *testing.T) {
 	for i := range content {
 		content[i] = byte(rand.Uint32())
 	}
+	type sending struct {
+		version string
+		chunked bool
+		size    int
+	}
+	var sendings []sending
 	for _, version := range httpVersions {
-		t.Run(version, func(t *testing.T) {
-			for _, chunked := range []bool{false, true} {
-				for _, size := range []int{limit, limit + 1} {
-					p := newParts(t, authserver.Config{})
-					api := newStrict(t, invalidChallenge)
-					p.run(p.credential(), p.over(version, api, "replay {\nmax_body 10KB\n}"))
-					p.aged()
-					var body io.Reader = bytes.NewReader(content[:size])
-					if chunked {
-						body = io.MultiReader(body) // whose length nobody knows
-					}
-					res := p.send(p.request(http.MethodPost, body))
-					seen := api.arrivals()
-					for _, a := range seen {
-						if a.hash != hashOf(content[:size]) || a.err != nil {
-							t.Errorf("%d bytes, chunked %v: %d of them arrived: %v", size, chunked, a.size, a.err)
-						}
-					}
-					switch {
-					case size <= limit && (len(seen) != 2 || res.StatusCode != http.StatusOK || seen[0].token == seen[1].token):
-						t.Errorf("%d bytes, chunked %v: %d attempts, %d", size, chunked, len(seen), res.StatusCode)
-					case size > limit:
-						api.whole(res)
-						p.wantRefusals(0, 1, 0)
-					}
-					p.stop()
+		for _, chunked := range []bool{false, true} {
+			sendings = append(sendings, sending{version, chunked, limit}, sending{version, chunked, limit + 1})
+		}
+	}
+	apis := make([]*strict, len(sendings))
+	own := several(t, len(sendings), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		return "", p.over(sendings[n].version, apis[n], "replay {\nmax_body 10KB\n}")
+	})
+	for n, tc := range sendings {
+		t.Run(fmt.Sprintf("%s, %d bytes, chunked %v", tc.version, tc.size, tc.chunked), func(t *testing.T) {
+			p, api := own[n].of(t), apis[n]
+			p.aged()
+			var body io.Reader = bytes.NewReader(content[:tc.size])
+			if tc.chunked {
+				body = io.MultiReader(body) // whose length nobody knows
+			}
+			res := p.send(p.request(http.MethodPost, body))
+			seen := api.arrivals()
+			for _, a := range seen {
+				if a.hash != hashOf(content[:tc.size]) || a.err != nil {
+					t.Errorf("%d of them arrived: %v", a.size, a.err)
 				}
+			}
+			switch {
+			case tc.size <= limit && (len(seen) != 2 || res.StatusCode != http.StatusOK || seen[0].token == seen[1].token):
+				t.Errorf("%d attempts, %d", len(seen), res.StatusCode)
+			case tc.size > limit:
+				api.whole(res)
+				p.wantRefusals(0, 1, 0)
 			}
 		})
 	}
@@ -145,34 +148,37 @@ func TestReplayBodies(t *testing.T) {
 
 // TestReplayWithoutBody: with a limit of 0 none is kept.
 func TestReplayWithoutBody(t *testing.T) {
-	for _, option := range []string{"replay {\nmax_body 0\n}", "replay off"} {
-		p := newParts(t, authserver.Config{})
-		api := newStrict(t, invalidChallenge)
-		p.run(p.credential(), p.over("1.1", api, option))
+	options := []string{"replay {\nmax_body 0\n}", "replay off"}
+	apis := make([]*strict, len(options))
+	own := several(t, len(options), authserver.Config{}, func(n int, p *parts) (_, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		return "", p.over("1.1", apis[n], options[n])
+	})
+	for n, p := range own {
 		p.aged()
-		api.whole(p.send(p.request(http.MethodPut, strings.NewReader("x"))))
-		p.stop()
+		apis[n].whole(p.send(p.request(http.MethodPut, strings.NewReader("x"))))
 	}
 }
 
 // TestReplayTrailers: those of the request come with both attempts.
 func TestReplayTrailers(t *testing.T) {
-	for _, version := range httpVersions {
-		p := newParts(t, authserver.Config{})
-		api := newStrict(t, invalidChallenge)
-		p.run(p.credential(), p.over(version, api))
+	apis := make([]*strict, len(httpVersions))
+	own := several(t, len(apis), authserver.Config{}, func(n int, p *parts) (options, route string) {
+		apis[n] = newStrict(t, invalidChallenge)
+		return "", p.over(httpVersions[n], apis[n])
+	})
+	for n, p := range own {
 		p.aged()
 		req := p.request(http.MethodPost, io.MultiReader(strings.NewReader("body")))
 		req.Trailer = http.Header{"X-Sum": {"42"}, "Authorization": {"Bearer mine"}}
 		if res := p.send(req); res.StatusCode != http.StatusOK {
-			t.Errorf("got %d", res.StatusCode)
+			t.Errorf("%s: got %d", httpVersions[n], res.StatusCode)
 		}
-		for _, a := range api.arrivals() {
+		for _, a := range apis[n].arrivals() {
 			if fmt.Sprint(a.trailer) != "map[X-Sum:[42]]" {
-				t.Errorf("the API got the trailers %v", a.trailer)
+				t.Errorf("%s: the API got the trailers %v", httpVersions[n], a.trailer)
 			}
 		}
-		p.stop()
 	}
 }
 

@@ -23,7 +23,7 @@ func TestSecretOverlap(t *testing.T) {
 		}
 	}
 	write(oddSecret)
-	credential := strings.Replace(p.credential(), "{env."+secretEnv+"}", "{file."+file+"}", 1)
+	credential := strings.Replace(p.credential(often), "{env."+secretEnv+"}", "{file."+file+"}", 1)
 	p.run(credential, injecting)
 	p.want(p.get("/"), http.StatusOK)
 

@@ -43,6 +43,7 @@ func behindServer(t *testing.T, kind string) (*behind, *server) {
 		authURL:   s.issuer + "/authorize",
 		scopes:    "read write",
 		login:     "read write",
+		ends:      true,
 		ports:     freePorts(t, 30),
 		initial:   s.initial,
 		browse:    s.browse,
@@ -108,6 +109,7 @@ func (b *behind) jwtBearers(t *testing.T, s *server, found string) {
 // TestGrantsFosite: it has no metadata, so there is no issuer, no endpoint for
 // revocation, and no device grant.
 func TestGrantsFosite(t *testing.T) {
+	t.Parallel()
 	b, s := behindServer(t, fosite)
 	b.login = "read write offline_access"
 	clients := func() []client {
@@ -159,6 +161,7 @@ func (s *server) checkAudience(t *testing.T, token, want string) {
 // TestGrantsGoOAuth2: it has no metadata, knows no signed assertions, and takes
 // the client's id and secret raw. It checks no client when it refreshes.
 func TestGrantsGoOAuth2(t *testing.T) {
+	t.Parallel()
 	b, _ := behindServer(t, goOAuth2)
 	clients := []client{
 		byBasicAuth("basic", "secret-of-basic", "form", "form"),
@@ -183,6 +186,7 @@ func TestGrantsGoOAuth2(t *testing.T) {
 // and no other algorithm, though it takes them; of those clients that its clients
 // are here, it lets none that proves itself by Basic ask for a device.
 func TestGrantsZitadel(t *testing.T) {
+	t.Parallel()
 	b, s := behindServer(t, zitadel)
 	b.issuer = s.issuer
 	b.login = "openid read write offline_access"
@@ -285,11 +289,15 @@ func (b *behind) exchanges(t *testing.T, s *server, found string) {
 	c.end = func(t *testing.T, c *cell) {
 		t.Helper()
 		c.bearer = func() string { return "unheard-of" }
+		began := time.Now()
 		for _, way := range ways {
 			a, err := c.get(t.Context(), way)
 			if err != nil || a.status != http.StatusUnauthorized || !strings.Contains(a.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 				t.Errorf("%s, a token that the server does not know: %d %v, %v; want 401 and invalid_token", way, a.status, a.header, err)
 			}
+		}
+		if time.Since(began) >= time.Second { // for which it is remembered
+			c.refusals["invalid_request"] = len(ways)
 		}
 	}
 }
