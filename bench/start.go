@@ -75,7 +75,7 @@ func starters(ctx context.Context, dir string) ([]subject, error) {
 		path := filepath.Join(dir, filepath.Base(name)+"-static")
 		tags := ""
 		if name == "cmd/sidecar" {
-			tags = "nobadger,nomysql,nopgx" // as in deploy/image
+			tags = "nobadger,nomysql,nopgx" // as in deploy/internal/program
 		}
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-ldflags=-s -w", "-o", path, "./"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
