@@ -3,35 +3,18 @@ package helm
 import (
 	"testing"
 
-	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/util/validation"
-)
 
-// strict reads a manifest as an API server does with fieldValidation=Strict:
-// unknown fields and those that are there twice are errors.
-var strict = func() runtime.Decoder {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, networkingv1.AddToScheme, monitoringv1.AddToScheme,
-	} {
-		if err := add(scheme); err != nil {
-			panic(err)
-		}
-	}
-	return json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true, Strict: true})
-}()
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/deploy/internal/manifest"
+)
 
 // decode reads one manifest, strictly, and looks at what every object has.
 func decode(t *testing.T, name, text string) runtime.Object {
 	t.Helper()
-	object, _, err := strict.Decode([]byte(text), nil, nil)
+	object, err := manifest.Decode(text)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, text)
 	}
@@ -50,26 +33,11 @@ func decode(t *testing.T, name, text string) runtime.Object {
 	return object
 }
 
-// pod is the template in a workload; nil in what makes no pods.
-func pod(object runtime.Object) *corev1.PodTemplateSpec {
-	switch w := object.(type) {
-	case *appsv1.Deployment:
-		return &w.Spec.Template
-	case *appsv1.StatefulSet:
-		return &w.Spec.Template
-	case *batchv1.Job:
-		return &w.Spec.Template
-	case *batchv1.CronJob:
-		return &w.Spec.JobTemplate.Spec.Template
-	}
-	return nil
-}
-
 // pod is the template of the one workload.
 func (r release) pod(t *testing.T) *corev1.PodTemplateSpec {
 	t.Helper()
 	for _, object := range r.objects {
-		if p := pod(object); p != nil {
+		if p := manifest.Template(object); p != nil {
 			return p
 		}
 	}

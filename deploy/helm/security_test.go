@@ -5,19 +5,14 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/pod-security-admission/api"
-	"k8s.io/pod-security-admission/policy"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/deploy/internal/manifest"
 )
 
 // TestSidecarRestricted: in each shape the pod meets the strictest of the pod
-// security standards, of this version of Kubernetes and of those that people have
-// pinned, and the sidecar does so with nothing of the pod's own.
+// security standards, and the sidecar does so with nothing of the pod's own.
 func TestSidecarRestricted(t *testing.T) {
 	t.Parallel()
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, shape := range shapes {
 		r := install(t, shape.kube(), with(t, minimal, shape.values))
 		whole := r.pod(t)
@@ -26,12 +21,12 @@ func TestSidecarRestricted(t *testing.T) {
 		alone.Spec.InitContainers, alone.Spec.Containers = nil, []corev1.Container{sidecar}
 		alone.Spec.SecurityContext = nil
 		for name, pod := range map[string]*corev1.PodTemplateSpec{"whole": whole, "sidecar": alone} {
-			for _, version := range []api.Version{api.LatestVersion(), api.MajorMinorVersion(1, 25), api.MajorMinorVersion(1, 29)} {
-				at := api.LevelVersion{Level: api.LevelRestricted, Version: version}
-				result := policy.AggregateCheckResults(evaluator.EvaluatePod(at, &pod.ObjectMeta, &pod.Spec))
-				if !result.Allowed {
-					t.Errorf("%s, %s, %s: %s", shape.name, name, version, result.ForbiddenDetail())
-				}
+			wrong, err := manifest.Restricted(pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, what := range wrong {
+				t.Errorf("%s, %s, %s", shape.name, name, what)
 			}
 		}
 	}

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -117,23 +115,6 @@ func one[T runtime.Object](t *testing.T, objects []runtime.Object) T {
 		t.Fatalf("got %d of %T, want 1", len(found), *new(T))
 	}
 	return found[0]
-}
-
-// template is the pod template of an object, nil if it has none.
-func template(object runtime.Object) *corev1.PodTemplateSpec {
-	switch o := object.(type) {
-	case *appsv1.Deployment:
-		return &o.Spec.Template
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template
-	case *batchv1.Job:
-		return &o.Spec.Template
-	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template
-	}
-	return nil
 }
 
 // containers are all of a pod, in the order in which they start.

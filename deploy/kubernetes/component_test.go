@@ -9,6 +9,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/deploy/internal/manifest"
 )
 
 // TestTenLines: so many does it take, and the documentation shows the same ones.
@@ -87,7 +89,7 @@ func TestKinds(t *testing.T) {
 func podOf(t *testing.T, built []runtime.Object) *corev1.PodTemplateSpec {
 	t.Helper()
 	for _, object := range built {
-		if pod := template(object); pod != nil {
+		if pod := manifest.Template(object); pod != nil {
 			return pod
 		}
 	}
@@ -220,7 +222,7 @@ func TestJobs(t *testing.T) {
 	one[*batchv1.Job](t, built)
 	one[*batchv1.CronJob](t, built)
 	for _, object := range built {
-		if pod := template(object); pod != nil && (len(pod.Spec.Containers) != 1 || pod.Spec.Containers[0].Name == sidecar) {
+		if pod := manifest.Template(object); pod != nil && (len(pod.Spec.Containers) != 1 || pod.Spec.Containers[0].Name == sidecar) {
 			t.Error("the sidecar is among the containers that have to end")
 		}
 	}

@@ -8,30 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
-)
 
-// strict reads a manifest as an API server does with fieldValidation=Strict:
-// unknown fields and those that are there twice are errors.
-var strict = func() runtime.Decoder {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, networkingv1.AddToScheme, monitoringv1.AddToScheme,
-	} {
-		if err := add(scheme); err != nil {
-			panic(err)
-		}
-	}
-	return json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true, Strict: true})
-}()
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/deploy/internal/manifest"
+)
 
 // between are the lines between two documents.
 var between = regexp.MustCompile(`(?m)^---\n`)
@@ -41,7 +24,7 @@ func decode(t *testing.T, name, text string) []runtime.Object {
 	t.Helper()
 	var found []runtime.Object
 	for _, document := range between.Split(text, -1) {
-		object, _, err := strict.Decode([]byte(document), nil, nil)
+		object, err := manifest.Decode(document)
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", name, err, document)
 		}
@@ -95,7 +78,7 @@ var blocks = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
 // TestPages: so it is with what the documentation shows.
 func TestPages(t *testing.T) {
 	t.Parallel()
-	for page, want := range map[string]int{"../../docs/kubernetes.md": 5, "../../docs/status.md": 1} {
+	for page, want := range map[string]int{"../../docs/kubernetes.md": 5, "../../docs/status.md": 1, "../../README.md": 1} {
 		found := blocks.FindAllStringSubmatch(read(t, page), -1)
 		if len(found) < want {
 			t.Errorf("%s has %d blocks of YAML, want %d or more", page, len(found), want)

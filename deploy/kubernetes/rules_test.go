@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/deploy/internal/manifest"
 )
 
 // TestRules: what pod security does not ask for, and this project does.
@@ -19,7 +21,7 @@ func TestRules(t *testing.T) {
 			built := objects(t, folder)
 			pods := 0
 			for _, object := range built {
-				if pod := template(object); pod != nil {
+				if pod := manifest.Template(object); pod != nil {
 					pods++
 					checkPod(t, &pod.Spec, built)
 				}
