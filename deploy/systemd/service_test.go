@@ -122,6 +122,7 @@ func TestService(t *testing.T) {
 
 // confined looks at the process of the service, as the kernel has it.
 func confined(t *testing.T, m *machine) {
+	t.Helper()
 	pid := m.property(t, crm, "MainPID")
 	status := m.run(t, "cat", "/proc/"+pid+"/status")
 	for _, want := range []string{
