@@ -119,7 +119,9 @@ func (p *fullProvider) start(t *testing.T) {
 	if err := json.Unmarshal([]byte(ready), &at); err != nil {
 		t.Fatalf("oidc-provider: its ready line %q: %v", ready, err)
 	}
-	p.issuer = at.Issuer
+	if p.issuer == "" { // it stays the same, and others are reading it
+		p.issuer = at.Issuer
+	}
 }
 
 func (p *fullProvider) tokenURL() string { return p.issuer + "/token" }

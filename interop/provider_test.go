@@ -98,7 +98,9 @@ func (p *provider) start(t *testing.T) {
 	if err := json.Unmarshal([]byte(ready), &at); err != nil {
 		t.Fatalf("oidc-provider: its ready line %q: %v", ready, err)
 	}
-	p.issuer = at.Issuer
+	if p.issuer == "" { // it stays the same, and others are reading it
+		p.issuer = at.Issuer
+	}
 }
 
 func (p *provider) tokenURL() string { return p.issuer + "/token" }
