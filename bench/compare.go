@@ -17,7 +17,7 @@ import (
 var (
 	rounds  = flag.Int("rounds", 3, "rounds of the scenarios cliff and outage")
 	callers = flag.Int("callers", 1000, "callers, with a connection each, in the scenarios cliff and outage")
-	strict  = flag.Bool("strict", false, "fail if a goal is missed in the scenarios cliff and outage")
+	strict  = flag.Bool("strict", false, "fail if a goal is missed in the scenarios cliff, outage and start")
 	install = flag.Bool("install", false, "as root, install the Debian packages of a peer that is not there")
 )
 
