@@ -17,10 +17,17 @@ export const publicKey = (folder, id, alg) => {
   const file = join(folder, `${id}.pem`);
   const named = { kid: id, alg, use: 'sig' };
   if (!existsSync(file)) {
-    const { privateKey } = generateKeyPairSync(...types[alg]);
-    const jwk = { ...privateKey.export({ format: 'jwk' }), ...named };
+    // as text, and read again: Node 20 may lock itself up for good where it
+    // exports a key while what has just made it is collected
+    const [type, options] = types[alg];
+    const { privateKey } = generateKeyPairSync(type, {
+      ...options,
+      publicKeyEncoding: { type: 'spki', format: 'pem' },
+      privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    });
+    const jwk = { ...createPrivateKey(privateKey).export({ format: 'jwk' }), ...named };
     writeFileSync(join(folder, `${id}.jwk`), JSON.stringify(jwk), { mode: 0o600 });
-    writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+    writeFileSync(file, privateKey, { mode: 0o600 });
   }
   const key = createPublicKey(createPrivateKey(readFileSync(file)));
   return { ...key.export({ format: 'jwk' }), ...named };
