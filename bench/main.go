@@ -59,7 +59,7 @@ func run(ctx context.Context, names []string) error {
 	}
 	defer os.RemoveAll(dir)
 	if *binary == "" {
-		if *binary, err = build(ctx, dir); err != nil {
+		if *binary, err = program(ctx, dir, "cmd/caddy"); err != nil {
 			return err
 		}
 	}

@@ -27,16 +27,6 @@ const (
 	secret    = "bench-secret"
 )
 
-// build makes the binary that is measured.
-func build(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "caddy")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/caddy")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building cmd/caddy: %w\n%s", err, out)
-	}
-	return path, nil
-}
-
 // stage is one scenario's set of processes and servers, all on loopback.
 type stage struct {
 	dir    string

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,15 +71,9 @@ type memory struct{ resident, private int }
 func starters(ctx context.Context, dir string) ([]subject, error) {
 	paths := make(map[string]string)
 	for _, name := range []string{"cmd/caddy", "cmd/sidecar", "bench/peers/xoauth2", "bench/peers/httputil"} {
-		path := filepath.Join(dir, filepath.Base(name)+"-static")
-		tags := ""
-		if name == "cmd/sidecar" {
-			tags = "nobadger,nomysql,nopgx" // as in deploy/internal/program
-		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-ldflags=-s -w", "-o", path, "./"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building %s: %w\n%s", name, err, out)
+		path, err := program(ctx, dir, name)
+		if err != nil {
+			return nil, err
 		}
 		paths[name] = path
 	}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,10 +30,9 @@ type subject struct {
 // golang.org/x/oauth2 handler; nginx with Lua. Everything that is not about
 // tokens is the same in the four, and Caddy's default.
 func subjects(ctx context.Context, dir string) ([]subject, error) {
-	peer := filepath.Join(dir, "xoauth2")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", peer, "./bench/peers/xoauth2")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building bench/peers/xoauth2: %w\n%s", err, out)
+	peer, err := program(ctx, dir, "bench/peers/xoauth2")
+	if err != nil {
+		return nil, err
 	}
 	return []subject{
 		{name: "reverse_proxy alone", bare: true, tokens: time.Hour, command: caddy(*binary, "", `
