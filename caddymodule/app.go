@@ -54,6 +54,7 @@ type App struct {
 
 	mu    sync.Mutex
 	keys  map[poolKey]*attachment // of this config, named and written in place
+	named map[string]*attachment  // those of them that routes find by name
 	files map[string]string       // credentials by the path of their token file
 }
 
@@ -69,7 +70,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // validate runs it.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
-	a.keys, a.files = make(map[poolKey]*attachment), make(map[string]string)
+	a.keys, a.named, a.files = make(map[poolKey]*attachment), make(map[string]*attachment), make(map[string]string)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -154,6 +155,9 @@ func (a *App) add(ctx caddy.Context, name string, c *Credential) (*entry, error)
 		at.requester.sharer = &sharer{name: name, share: e.share, store: a.store, makes: makes}
 	}
 	a.keys[key] = at
+	if !inline {
+		a.named[name] = at
+	}
 	return e, nil
 }
 
@@ -210,17 +214,15 @@ func (a *App) warn(name string, c *Credential) {
 
 // credential finds one that is named in the config.
 func (a *App) credential(name string) (*attachment, error) {
-	if _, ok := a.Credentials[name]; !ok { // those written in place have names, too
-		return nil, unknownCredential(name, sorted(a.Credentials))
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key, at := range a.keys {
-		if key.name == name {
-			return at, nil
-		}
+	if at, ok := a.named[name]; ok {
+		return at, nil
 	}
-	return nil, fmt.Errorf("credential '%s' could not be loaded", name)
+	if _, ok := a.Credentials[name]; ok {
+		return nil, fmt.Errorf("credential '%s' could not be loaded", name)
+	}
+	return nil, unknownCredential(name, sorted(a.Credentials))
 }
 
 func unknownCredential(name string, known []string) error {
@@ -282,6 +284,7 @@ func (a *App) Cleanup() error {
 		})
 	}
 	clear(a.keys)
+	clear(a.named)
 	wg.Wait()
 	a.emitter.close()
 	return errors.Join(errs...)

@@ -357,12 +357,12 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err != nil || handler.Credential == "" {
 		return handler, err
 	}
-	known, err := definedCredentials(h)
-	if err == nil && !slices.Contains(known, handler.Credential) {
-		err = b.locate(&optionError{"credential", unknownCredential(handler.Credential, known)})
-	}
+	app, err := definedApp(h)
 	if err != nil {
 		return nil, err
+	}
+	if err := app.defines(handler.Credential); err != nil {
+		return nil, b.locate(err)
 	}
 	return handler, nil
 }

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"cmp"
-	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -38,34 +37,40 @@ func parseStatus(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err := s.check(); err != nil || len(s.Credentials) == 0 {
 		return s, b.locate(err)
 	}
-	known, err := definedCredentials(h)
+	app, err := definedApp(h)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range s.Credentials {
-		if !slices.Contains(known, name) {
-			return nil, b.locate(&optionError{"credential", unknownCredential(name, known)})
+		if err := app.defines(name); err != nil {
+			return nil, b.locate(err)
 		}
 	}
 	return s, nil
 }
 
-// definedCredentials are the names in the global option.
-func definedCredentials(h httpcaddyfile.Helper) ([]string, error) {
-	app, err := definedApp(h)
-	if err != nil {
-		return nil, err
+// defines refuses the name of a credential that is not in the global option.
+func (a *App) defines(name string) error {
+	if _, ok := a.Credentials[name]; !ok {
+		return &optionError{"credential", unknownCredential(name, sorted(a.Credentials))}
 	}
-	return sorted(app.Credentials), nil
+	return nil
 }
 
-// definedApp is what the global option says.
+// definedApp is what the global option says. It is read once for all directives:
+// there may be thousands of them, and of credentials.
 func definedApp(h httpcaddyfile.Helper) (*App, error) {
+	if app, ok := h.State[appName].(*App); ok {
+		return app, nil
+	}
 	app := new(App)
 	if global, ok := h.Option(appName).(httpcaddyfile.App); ok {
 		if err := caddy.StrictUnmarshalJSON(global.Value, app); err != nil {
 			return nil, h.WrapErr(err)
 		}
+	}
+	if h.State != nil {
+		h.State[appName] = app
 	}
 	return app, nil
 }

@@ -41,9 +41,8 @@ func parseTokenEndpoint(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 	if err != nil {
 		return nil, err
 	}
-	known := sorted(app.Credentials)
-	if !slices.Contains(known, e.Credential) {
-		return nil, b.locate(&optionError{"credential", unknownCredential(e.Credential, known)})
+	if err := app.defines(e.Credential); err != nil {
+		return nil, b.locate(err)
 	}
 	return e, b.locate(handsOut(app.Credentials[e.Credential]))
 }
