@@ -65,7 +65,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP puts the token on the request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.inject.guard(r.Header)
-	c, refusal := h.inject.apply(r)
+	seen := new(watcher)
+	c, refusal := h.inject.apply(r, &seen.values)
 	if refusal != nil {
 		h.inject.publish(r.Context(), refusal)
 		if refusal.status != statusClientGone {
@@ -73,17 +74,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		return caddyhttp.Error(refusal.status, refusal.err)
 	}
-	var seen *watcher
 	if h.watches && c.token != nil {
-		seen = &watcher{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-		w = seen
+		seen.ResponseWriter, w = w, seen
 	}
 	err := next.ServeHTTP(w, r)
 	switch {
 	case err != nil:
 		// the error routes may lead to another upstream
 		h.inject.withdraw(r.Header, c.token)
-	case seen != nil && seen.refused && !refusalClaimed(r.Context()):
+	case seen.refused && !refusalClaimed(r.Context()):
 		h.inject.countUnreplayed(h.inject.rejected(r.Context(), c, seen.invalid))
 	}
 	return err

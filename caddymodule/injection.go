@@ -220,7 +220,10 @@ func (i *Injection) findCredential(ctx caddy.Context) (*entry, error) {
 // not go on. It is the one place where a token meets a request: with a valid
 // one held it costs an atomic load, a look at the clock, and one header write.
 // There is no token where the request goes on without one.
-func (i *injector) apply(r *http.Request) (carried, *refusal) {
+//
+// values becomes the field's list of values. It is the request's own, for later
+// handlers may write into it; the caller has it in what it allocates anyway.
+func (i *injector) apply(r *http.Request, values *[1]string) (carried, *refusal) {
 	ctx, header := r.Context(), r.Header
 	announced := len(r.Trailer) > 0 && i.guardTrailer(r)
 	if i.keep || i.reject {
@@ -249,8 +252,8 @@ func (i *injector) apply(r *http.Request) (carried, *refusal) {
 		}
 	}
 	i.dropExchanged(r)
-	// the slice is the request's own, for later handlers may write into it
-	header[i.header] = []string{i.text(c.token)}
+	values[0] = i.text(c.token)
+	header[i.header] = values[:]
 	i.count(ctx, result)
 	return c, nil
 }

@@ -61,7 +61,7 @@ func BenchmarkInjection(b *testing.B) {
 		inject func(*http.Request)
 	}{
 		{"upstream_auth", func(r *http.Request) {
-			if _, refusal := i.apply(r); refusal != nil {
+			if _, refusal := i.apply(r, new([1]string)); refusal != nil {
 				b.Error(refusal.err)
 			}
 		}},
@@ -93,7 +93,7 @@ func TestInjectionAllocates(t *testing.T) {
 	i := newTestInjector(t)
 	r := &http.Request{Header: clientHeader()}
 	got := testing.AllocsPerRun(1000, func() {
-		if _, refusal := i.apply(r); refusal != nil {
+		if _, refusal := i.apply(r, new([1]string)); refusal != nil {
 			t.Error(refusal.err)
 		}
 	})

@@ -145,6 +145,8 @@ func refusalClaimed(ctx context.Context) bool {
 type watcher struct {
 	caddyhttp.ResponseWriterWrapper
 	answered, refused, invalid bool
+
+	values [1]string // of the field; here it costs no allocation of its own
 }
 
 // WriteHeader implements http.ResponseWriter. Whoever answers, an upstream or

@@ -132,9 +132,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		skipHealthCheck()
 	}
 	// Caddy reuses the request and its header over attempts
-	attempt := *req
+	own := &struct {
+		http.Request
+		values [1]string
+	}{Request: *req}
+	attempt := &own.Request
 	attempt.Header = maps.Clone(req.Header)
-	c, refusal := t.inject.apply(&attempt)
+	c, refusal := t.inject.apply(attempt, &own.values)
 	if refusal != nil {
 		if check {
 			skipHealthCheck()
@@ -145,10 +149,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return t.answer(req, refusal), nil
 	}
-	kept := t.keep(&attempt, c.token)
-	res, err := t.send(&attempt, c.token, kept)
+	kept := t.keep(attempt, c.token)
+	res, err := t.send(attempt, c.token, kept)
 	if err == nil && c.token != nil && !check && t.inject.refuses(res) {
-		res, err = t.afterRefusal(&attempt, c, kept, res)
+		res, err = t.afterRefusal(attempt, c, kept, res)
 	}
 	kept.settle(err != nil)
 	if errors.Is(err, errNoProof) { // an error would be held against the upstream
