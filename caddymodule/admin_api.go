@@ -149,7 +149,7 @@ func (adminAPI) find(name string) (*entry, error) {
 	if e, ok := running[name]; ok {
 		return e, nil
 	}
-	if !validName.MatchString(name) {
+	if !validName(name) {
 		return nil, apiError(http.StatusNotFound, "%w", checkName(name))
 	}
 	names := sorted(running)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -33,13 +32,22 @@ func optionErrorf(option, format string, args ...any) *optionError {
 	return &optionError{option, fmt.Errorf(format, args...)}
 }
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+// validName is what checkName says. It is no regular expression: one would be
+// compiled at each start.
+func validName(name string) bool {
+	other := func(c rune) bool { return !isAlphanumeric(c) && c != '_' && c != '.' && c != '-' }
+	return name != "" && len(name) <= 64 && isAlphanumeric(rune(name[0])) && !strings.ContainsFunc(name, other)
+}
+
+func isAlphanumeric(c rune) bool {
+	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+}
 
 // inlinePrefix begins the names of credentials that are written in place.
 const inlinePrefix = "inline-"
 
 func checkName(name string) error {
-	if !validName.MatchString(name) {
+	if !validName(name) {
 		return fmt.Errorf("'%s' is not a credential's name: expected 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first", name)
 	}
 	if strings.HasPrefix(name, inlinePrefix) {

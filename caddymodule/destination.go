@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -48,14 +49,16 @@ func (t *Transport) checkDestination(proxy *reverseproxy.Handler) error {
 
 // validHost is an entry of Upstreams: a name or an address, with a port or
 // without; its first label may be any.
-var validHost = regexp.MustCompile(`^((\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+var validHost = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^((\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+})
 
 // checkOptions tells what is wrong with the transport's own options, as an
 // *optionError.
 func (t *Transport) checkOptions() error {
 	for _, host := range t.Upstreams {
 		_, err := netip.ParseAddr(host) // IPv6 without brackets
-		if err != nil && !validHost.MatchString(host) && !strings.HasPrefix(host, "unix//") {
+		if err != nil && !validHost().MatchString(host) && !strings.HasPrefix(host, "unix//") {
 			return optionErrorf("upstreams", "'%s' is not a host, expected host, host:port, *.example.com or unix//path/to/socket", host)
 		}
 	}

@@ -70,8 +70,6 @@ var (
 		"Always 1; the label is the version of the plugin.")), []string{"version"})
 )
 
-func init() { buildInfo.WithLabelValues(version()).Set(1) }
-
 var (
 	expiryDesc = gauge("token_expiry_timestamp_seconds", ofSeconds,
 		"When the token held stops being used, as a Unix time in seconds; 0 when none is held. Not for templates.")
@@ -130,6 +128,7 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range vectors() {
 		v.Collect(ch)
 	}
+	buildInfo.WithLabelValues(version()).Set(1) // the same each time; a start need not read it
 	buildInfo.Collect(ch)
 	for name, e := range credentials.newest() {
 		set := func(desc *prometheus.Desc, value float64) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -93,7 +94,7 @@ func (s *Status) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.H
 	write, contentType := writeJSON, "application/json"
 	if prefersHTML(r.Header.Values("Accept")) {
 		write, contentType = writePage, "text/html; charset=utf-8"
-		header.Set("Content-Security-Policy", pagePolicy)
+		header.Set("Content-Security-Policy", pagePolicy())
 		header.Set("Referrer-Policy", "no-referrer")
 	}
 	var body bytes.Buffer
@@ -150,7 +151,9 @@ func (a *App) entries() []*entry {
 }
 
 // numbers is a list of them as it is indented. No string holds a line break.
-var numbers = regexp.MustCompile(`\[\s*\n[\d\s,]+\]`)
+var numbers = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\[\s*\n[\d\s,]+\]`)
+})
 
 // writeJSON writes for people with curl, too: indented, a series in one line.
 func writeJSON(to *bytes.Buffer, o *overview) error {
@@ -158,7 +161,7 @@ func writeJSON(to *bytes.Buffer, o *overview) error {
 	if err != nil {
 		return err
 	}
-	raw = numbers.ReplaceAllFunc(raw, func(list []byte) []byte { return bytes.Join(bytes.Fields(list), nil) })
+	raw = numbers().ReplaceAllFunc(raw, func(list []byte) []byte { return bytes.Join(bytes.Fields(list), nil) })
 	// Caddy's templates come before this handler and may be told to read JSON;
 	// indented, it has such braces in strings alone
 	to.Write(bytes.ReplaceAll(raw, []byte("{{"), []byte(`{\u007b`)))

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -24,12 +25,15 @@ var (
 	//go:embed status.js
 	pageScript string
 
-	pageTemplate = html.Must(html.New("page").Parse(pageText))
+	// both are made for who asks for the page, not at each start
+	pageTemplate = sync.OnceValue(func() *html.Template { return html.Must(html.New("page").Parse(pageText)) })
 
 	// pagePolicy lets the page run what is embedded here, load nothing, and ask
 	// nobody but where it came from.
-	pagePolicy = "default-src 'none'; style-src " + sourceOf(pageStyle) + "; script-src " + sourceOf(pageScript) +
-		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	pagePolicy = sync.OnceValue(func() string {
+		return "default-src 'none'; style-src " + sourceOf(pageStyle) + "; script-src " + sourceOf(pageScript) +
+			"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	})
 )
 
 const runbook = "https://github.com/caddy-upstream-auth/caddy-upstream-auth/blob/main/docs/runbook.md"
@@ -43,7 +47,7 @@ func sourceOf(text string) string {
 // writePage writes the page.
 func writePage(to *bytes.Buffer, o *overview) error {
 	var body bytes.Buffer
-	if err := pageTemplate.Execute(&body, newPage(o)); err != nil {
+	if err := pageTemplate().Execute(&body, newPage(o)); err != nil {
 		return err
 	}
 	// Caddy's templates come before this handler, and would run what is in such

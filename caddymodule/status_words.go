@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 )
@@ -100,10 +101,14 @@ type part struct {
 
 // typed finds what is to be typed: what is said to be written or run, and
 // commands. A full stop or a comma ends it.
-var typed = regexp.MustCompile(`(?:write: |run: |\b(?:curl|openssl|getent|caddy upstream-auth|cut|nft|ip route|timedatectl|chronyc|ls|date) )[^,;()]+`)
+var typed = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:write: |run: |\b(?:curl|openssl|getent|caddy upstream-auth|cut|nft|ip route|timedatectl|chronyc|ls|date) )[^,;()]+`)
+})
 
 // untyped are the words behind a command that speak of it.
-var untyped = regexp.MustCompile(` (?:shows?|hangs?|names?|tells?|finds?|and|or|in place of)(?: .*)?$|\.$`)
+var untyped = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(` (?:shows?|hangs?|names?|tells?|finds?|and|or|in place of)(?: .*)?$|\.$`)
+})
 
 // setOff tells a text's words from what is to be typed. What it finds is only
 // set in other letters.
@@ -115,7 +120,7 @@ func setOff(s string) []part {
 		}
 	}
 	for s != "" {
-		at := typed.FindStringIndex(s)
+		at := typed().FindStringIndex(s)
 		if at == nil {
 			break
 		}
@@ -125,7 +130,7 @@ func setOff(s string) []part {
 				from += len(lead)
 			}
 		}
-		if rest := untyped.FindStringIndex(s[from:to]); rest != nil {
+		if rest := untyped().FindStringIndex(s[from:to]); rest != nil {
 			to = from + rest[0]
 		}
 		to = from + len(strings.TrimRight(s[from:to], " "))

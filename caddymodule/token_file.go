@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -128,7 +129,9 @@ func (f *TokenFile) mode() (fs.FileMode, error) {
 }
 
 // validOwner is a name, or the number of one.
-var validOwner = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$`)
+var validOwner = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$`)
+})
 
 // owner is the configured owner. Whether the system knows it is seen when the
 // file is written.
@@ -143,7 +146,7 @@ func (f *TokenFile) owner() (user, group string, err error) {
 		}
 		_, numErr := strconv.ParseUint(name, 10, 32)
 		number := strings.Trim(name, "0123456789") == ""
-		if !validOwner.MatchString(name) || number && numErr != nil {
+		if !validOwner().MatchString(name) || number && numErr != nil {
 			return "", "", fmt.Errorf("'%s' is not an owner: expected <user>, <user>:<group> or :<group>, as numbers or names", f.Owner)
 		}
 	}

@@ -3,6 +3,7 @@ package advice
 import (
 	"cmp"
 	"regexp"
+	"sync"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
 )
@@ -10,7 +11,7 @@ import (
 // ofEntra reads the number that Entra puts before its words: its codes of RFC
 // 6749 say little, and the number says it all. Nothing else of the words is used.
 func ofEntra(f *oauth.Failure, k Facts) (Advice, bool) {
-	number := entraNumber.FindStringSubmatch(f.Description)
+	number := entraNumber().FindStringSubmatch(f.Description)
 	if number == nil || k.accepted() != "" { // what was tried and works is surer
 		return Advice{}, false
 	}
@@ -26,7 +27,9 @@ func ofEntra(f *oauth.Failure, k Facts) (Advice, bool) {
 	return a, true
 }
 
-var entraNumber = regexp.MustCompile(`^AADSTS([0-9]{4,8})\b`)
+var entraNumber = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^AADSTS([0-9]{4,8})\b`)
+})
 
 // entra is what the numbers mean, as Microsoft documents them.
 var entra = map[string]Advice{

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
@@ -63,7 +64,7 @@ func remedy(err error, k Facts) string {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "this process has too many open files: raise the limit (systemd: LimitNOFILE=65536) and start Caddy anew"
 	}
-	if name := variable.FindStringSubmatch(text); name != nil {
+	if name := variable().FindStringSubmatch(text); name != nil {
 		return "set the variable " + name[1] + " in the environment of Caddy (systemd: Environment or EnvironmentFile; a container: env), and start Caddy anew: a reload does not read it again"
 	}
 	switch {
@@ -76,7 +77,9 @@ func remedy(err error, k Facts) string {
 }
 
 // variable finds an environment variable's placeholder in an error.
-var variable = regexp.MustCompile(`\{env\.([A-Za-z_][A-Za-z0-9_]*)\}`)
+var variable = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\{env\.([A-Za-z_][A-Za-z0-9_]*)\}`)
+})
 
 func where(k Facts) string {
 	if k.Credential == "" {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/oauth"
@@ -166,7 +167,7 @@ func otherNames(e x509.HostnameError, k Facts) Advice {
 	}
 	own := "<one of its names>"
 	for _, name := range names {
-		if len(name) <= 253 && hostName.MatchString(name) {
+		if len(name) <= 253 && hostName().MatchString(name) {
 			own = name
 			break
 		}
@@ -178,7 +179,9 @@ func otherNames(e x509.HostnameError, k Facts) Advice {
 }
 
 // hostName is a name of which nothing has to be escaped.
-var hostName = regexp.MustCompile(`^[A-Za-z0-9.:-]+$`)
+var hostName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9.:-]+$`)
+})
 
 // outOfDate is a certificate that is valid at another time. One that is off by
 // little may be right, and the clock wrong.

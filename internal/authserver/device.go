@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -170,11 +171,13 @@ func (s *Server) device(w http.ResponseWriter, r Request, err error) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = devicePage.Execute(w, map[string]string{"Message": message, "Code": user})
+	_ = devicePage().Execute(w, map[string]string{"Message": message, "Code": user})
 }
 
-var devicePage = template.Must(template.New("device").Parse(`<!doctype html>
+var devicePage = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("device").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Log in on another device</title>
 <p>{{.Message}}</p>
 <form method="post"><input name="user_code" value="{{.Code}}" aria-label="code"> <button>Approve</button> <button name="deny" value="1">Deny</button></form>
 `))
+})

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"html"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -121,10 +120,12 @@ func spellings(secret string) []string {
 
 // lowerEscapes writes %2B as %2b.
 func lowerEscapes(s string) string {
-	return escape.ReplaceAllStringFunc(s, strings.ToLower)
+	parts := strings.Split(s, "%")
+	for i, p := range parts[1:] {
+		parts[i+1] = strings.ToLower(p[:2]) + p[2:]
+	}
+	return strings.Join(parts, "%")
 }
-
-var escape = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 func (m mask) text(s string) string { return m.replacer.Replace(s) }
 

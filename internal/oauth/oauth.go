@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -204,13 +205,15 @@ func transportError(ctx context.Context, err error) error {
 	}
 	err = withoutURL(err)
 	// of what is no HTTP the client repeats the server's own bytes, quoted
-	if text := err.Error(); quoted.MatchString(text) {
-		return maskedError{quoted.ReplaceAllString(text, `"…"`), err}
+	if text := err.Error(); quoted().MatchString(text) {
+		return maskedError{quoted().ReplaceAllString(text, `"…"`), err}
 	}
 	return err
 }
 
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+var quoted = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+})
 
 // ProxyError is an HTTP proxy that does not connect to the server.
 type ProxyError struct{ Status int }
