@@ -35,6 +35,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/tracing"
 
 	_ "github.com/caddy-upstream-auth/caddy-upstream-auth"
+	_ "github.com/caddy-upstream-auth/caddy-upstream-auth/cmd/sidecar/heap"
 )
 
 func main() {
