@@ -9,17 +9,26 @@ import (
 	"strings"
 )
 
+// ours is the binary that is measured: that of the flag, or cmd/caddy.
+func ours(ctx context.Context, dir string) (string, error) {
+	if *binary != "" {
+		return *binary, nil
+	}
+	return program(ctx, dir, "cmd/caddy")
+}
+
 // program builds one of the programs that are compared, once in a run: ours from
 // cmd/caddy and cmd/sidecar, those of others from bench/peers. All are built
 // alike: without the C library, symbols left out; the sidecar with the tags of
 // the image's (deploy/internal/program), and the others with none, as xcaddy
-// builds them. A peer with a go.mod is built in its own module.
+// builds them. Ours have their profile. A peer with a go.mod is built in its own
+// module.
 func program(ctx context.Context, dir, from string, flags ...string) (string, error) {
 	path := filepath.Join(dir, strings.NewReplacer("/", "-", "=", "-").Replace(strings.Join(append([]string{from}, flags...), "")))
 	if exists(path) {
 		return path, nil
 	}
-	args := []string{"build", "-o", path, "-trimpath", "-ldflags=-s -w"}
+	args := []string{"build", "-o", path, "-trimpath", "-pgo=auto", "-ldflags=-s -w"} // whatever GOFLAGS say
 	if from == "cmd/sidecar" {
 		args = append(args, "-tags=nobadger,nomysql,nopgx")
 	}

@@ -100,10 +100,19 @@ func TestJudgeOutage(t *testing.T) {
 			outageRow{requests: 2, failed: 1, valid: 1, margin: 1, failP99: 50 * time.Millisecond, failSlowest: 50 * time.Millisecond, failLate: 1}},
 		"without one": {[]call{madeCall(15, 0.02, 503), madeCall(16, 0.01, 502)},
 			outageRow{requests: 3, failed: 2, failP99: 20 * time.Millisecond, failSlowest: 20 * time.Millisecond}},
+		// a token endpoint that hangs: until a proxy's patience, or the return, ends
+		"kept waiting without one": {[]call{madeCall(15, 5, 503), madeCall(16, 10, 0), madeCall(19, 1.4, 200)},
+			outageRow{requests: 4, failed: 2, failP99: 10 * time.Second, failSlowest: 10 * time.Second, failLate: 2, waits: 4, longest: 10 * time.Second}},
+		"without a body": {[]call{madeCall(15, 0.001, 204)},
+			outageRow{requests: 2, failed: 1, failP99: time.Millisecond, failSlowest: time.Millisecond}},
 	} {
 		want := test.want
-		want.ours, want.tokens, want.waits, want.longest = true, 3, 1, 1500*time.Millisecond
+		want.ours, want.tokens = true, 3
+		want.waits, want.longest = max(want.waits, 1), max(want.longest, 1500*time.Millisecond)
 		want.back, want.step = 1501*time.Millisecond, 4*time.Second
+		if name == "kept waiting without one" { // the last of them is answered before
+			want.back = 400 * time.Millisecond
+		}
 		got := judgeOutage(subject{ours: true}, slices.Concat(good, test.calls), second(2), second(20), tokens, 3)
 		if *got != want {
 			t.Errorf("%s:\n%+v, want\n%+v", name, *got, want)
@@ -160,10 +169,17 @@ func TestMedian(t *testing.T) {
 
 func TestReadMemory(t *testing.T) {
 	const text = "00400000-7ffd rw-p 00000000 00:00 0  [rollup]\nRss:               43120 kB\nPss:               42001 kB\nAnonymous:          8064 kB\n"
-	if got, err := readMemory(text); err != nil || got != (memory{43120, 8064}) {
+	got, err := readMemory(text)
+	if err != nil || got != (memory{resident: 43120, shared: 42001, private: 8064}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, text := range []string{"", "Rss: 1 kB\n", "Anonymous: 1 kB\n", "Rss: x kB\nAnonymous: 1 kB\n"} {
+	if got := together([]memory{got}); got.resident != 43120 {
+		t.Errorf("one alone: %v", got)
+	}
+	if got := together([]memory{got, {resident: 5000, shared: 99, private: 36}}); got != (memory{resident: 42100, shared: 42100, private: 8100}) {
+		t.Errorf("two: %v", got)
+	}
+	for _, text := range []string{"", "Rss: 1 kB\nPss: 1 kB\n", "Anonymous: 1 kB\nPss: 1 kB\n", "Rss: 1 kB\nAnonymous: 1 kB\n", "Rss: x kB\nPss: 1 kB\nAnonymous: 1 kB\n"} {
 		if got, err := readMemory(text); err == nil {
 			t.Errorf("%q: %v", text, got)
 		}

@@ -5,6 +5,8 @@
 //
 //	go run ./bench            all scenarios
 //	go run ./bench refresh    one of them
+//	go run ./bench pgo        make the profile by which Go builds our programs
+//	go run ./bench report     write the figures kept in bench/results into the documentation
 package main
 
 import (
@@ -15,11 +17,14 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/bench/report"
 )
 
 var (
-	length   = flag.Duration("for", time.Minute, "length of the scenarios refresh and reload")
+	length   = flag.Duration("for", time.Minute, "length of the scenario refresh; reload takes a quarter of it")
 	rate     = flag.Int("rate", 200, "requests a second")
 	lifetime = flag.Duration("lifetime", 3*time.Second, "life of a token in the scenario refresh")
 	tenants  = flag.Int("tenants", 1_000_000, "distinct values in the scenario tenants")
@@ -33,10 +38,14 @@ var scenarios = []struct {
 	run  func(context.Context, *stage) error
 }{
 	{"start", "from the start of the process to the first answer, and memory at rest, beside other proxies", start},
-	{"cold", "60 callers at once on an authorization server that takes 500 ms", cold},
+	{"cold", "1,000 callers at once on an authorization server that takes 500 ms", cold},
 	{"down", "a start with the authorization server down for 5 s", down},
 	{"refresh", "short tokens, renewed under load", refresh},
 	{"reload", "20 reloads under load", reload},
+	{"count", "allocations and instructions of a proxied request, and of the injection alone", countCost},
+	{"grow", "how cost grows: tokens, credentials, routes, processors, header fields, bodies, instances", grow},
+	{"serve", "what a proxied request costs, beside other proxies: processor time, latency, memory", serve},
+	{"profile", "where the processor's time of a request goes, by owner", profiles},
 	{"tenants", "a flood of distinct values on a template, while one of them is in regular use", flood},
 	{"cliff", "short tokens, renewed under a heavy load, beside other proxies", cliff},
 	{"outage", "the token endpoint fails while a token is held and after, beside other proxies", outage},
@@ -44,7 +53,7 @@ var scenarios = []struct {
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -53,15 +62,16 @@ func main() {
 }
 
 func run(ctx context.Context, names []string) error {
+	if slices.Equal(names, []string{"report"}) {
+		return report.Write(".")
+	}
 	dir, err := os.MkdirTemp("", "upstream-auth-bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if *binary == "" {
-		if *binary, err = program(ctx, dir, "cmd/caddy"); err != nil {
-			return err
-		}
+	if slices.Equal(names, []string{"pgo"}) {
+		return pgo(ctx, dir)
 	}
 	known := make([]string, 0, len(scenarios))
 	for _, s := range scenarios {
@@ -81,6 +91,9 @@ func run(ctx context.Context, names []string) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
+	if *write {
+		return report.Write(".")
+	}
 	return nil
 }
 
@@ -94,85 +107,14 @@ func perform(ctx context.Context, dir string, scenario func(context.Context, *st
 	return scenario(ctx, s)
 }
 
-func cold(ctx context.Context, s *stage) error {
-	s.slowServer(500 * time.Millisecond)
-	if err := s.start(ctx); err != nil {
-		return err
-	}
-	l := s.volley(60)
-	fmt.Printf("  %d answered, %d failed, slowest %s; token requests: %d\n", l.ok, l.failed, ms(l.slowest), s.auth.Requests())
-	return nil
-}
-
-func down(ctx context.Context, s *stage) error {
-	addr := s.server.Addr()
-	if err := s.server.Close(); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := s.start(ctx); err != nil {
-		return err
-	}
-	fmt.Printf("  Caddy listens %s after its start\n", ms(time.Since(began)))
-	first := s.request()
-	fmt.Printf("  a request meanwhile: %s after %s\n", first.says(), ms(first.took))
-	second := s.request()
-	fmt.Printf("  another one:         %s after %s\n", second.says(), ms(second.took))
-	if wait := 5*time.Second - time.Since(began); wait > 0 {
-		time.Sleep(wait)
-	}
-	returned := time.Now()
-	if err := s.listen(addr); err != nil {
-		return err
-	}
-	for ctx.Err() == nil {
-		if a := s.request(); a.status == 200 {
-			fmt.Printf("  first good answer %s after the server's return\n", ms(time.Since(returned)))
-			return nil
+// command is what gives a scenario's figures again, with the flags that were set,
+// but for those that change no figure.
+func command(scenario string) string {
+	args := "go run ./bench"
+	flag.Visit(func(f *flag.Flag) {
+		if !slices.Contains([]string{"write", "strict", "install", "caddy"}, f.Name) {
+			args += " -" + f.Name + " " + f.Value.String()
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return ctx.Err()
+	})
+	return args + " " + scenario
 }
-
-func refresh(ctx context.Context, s *stage) error {
-	s.renew(*lifetime)
-	if err := s.start(ctx); err != nil {
-		return err
-	}
-	s.request() // the first may wait
-	before, err := s.outcomes()
-	if err != nil {
-		return err
-	}
-	l := s.load(ctx, *rate, *length)
-	tokens := float64(s.auth.Requests())
-	lives := l.length.Seconds() / lifetime.Seconds()
-	fmt.Printf("  tokens of %s: %d requests in %s, %d failed; p50 %s, p99 %s, slowest %s\n", *lifetime, l.ok+l.failed, l.length.Round(time.Second), l.failed, ms(l.percentile(50)), ms(l.percentile(99)), ms(l.slowest))
-	fmt.Printf("  by the API's clock: %d with an expired token, %d without one; least life left %s\n", s.api.Expired(), s.api.Missing()+s.api.Unknown(), ms(s.api.Smallest()))
-	after, err := s.outcomes()
-	if err != nil {
-		return err
-	}
-	fmt.Printf("  waited for a token: %d; token requests: %.0f (%.2f a lifetime, at most %d at once)\n", after["waited"]-before["waited"], tokens, tokens/lives, s.auth.Peak())
-	return nil
-}
-
-func reload(ctx context.Context, s *stage) error {
-	if err := s.start(ctx); err != nil {
-		return err
-	}
-	done := make(chan *load)
-	go func() { done <- s.load(ctx, *rate, *length/4) }()
-	for i := range 20 {
-		time.Sleep(*length / 4 / 25)
-		if err := s.reload(ctx, i); err != nil {
-			return err
-		}
-	}
-	l := <-done
-	fmt.Printf("  %d requests, %d answered badly, %d connections reset; slowest %s; token requests: %d\n", l.ok+l.failed, l.failed, l.reset, ms(l.slowest), s.auth.Requests())
-	return nil
-}
-
-func ms(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }

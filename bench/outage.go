@@ -1,13 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/bench/result"
 	"github.com/caddy-upstream-auth/caddy-upstream-auth/internal/authserver"
 )
 
@@ -40,40 +41,53 @@ const (
 // which there was no token, or one in its last tenth; beside them stands how
 // many of the bare proxy's good answers took as long, for the noise.
 //
-// The goals: no failure while a token was valid, but in its last tenth; at most
+// The goals, of each variant: no failure while a token was valid, but in its last tenth; at most
 // 15 token requests during the outage; once the token is gone each failure
 // within 20 ms; the first good answer at most one step of the backoff after the
 // return, by the number of token requests that had failed. The last is for this
 // module alone: the others ask anew for each request, which is what the count of
 // token requests shows.
 func outage(ctx context.Context, s *stage) error {
-	all, err := subjects(ctx, s.dir)
+	all, err := contenders(ctx, s.dir)
 	if err != nil {
 		return err
 	}
-	var missed error // told after both
+	set := &result.Set{Scenario: "outage", Command: command("outage")}
 	for _, v := range []struct {
-		what  string
-		fault func(over <-chan struct{}) authserver.Fault
+		name, what string
+		fault      func(over <-chan struct{}) authserver.Fault
 	}{
-		{"answers 503", func(<-chan struct{}) authserver.Fault { return authserver.Down() }},
-		{"hangs", hang},
+		{"503", "answers 503", func(<-chan struct{}) authserver.Fault { return authserver.Down() }},
+		{"hanging", "hangs", hang},
 	} {
-		fmt.Printf("  the token endpoint %s for %s: %d requests/s on %d connections, tokens of %s; goals in brackets\n",
-			v.what, outageLength, *outageRate, *callers, outageTokens)
-		err := comparison{
+		o, err := comparison{
+			name: v.name,
+			what: fmt.Sprintf("The token endpoint %s for %s: %d requests/s on %d connections, tokens of %s.",
+				v.what, outageLength, *outageRate, *callers, outageTokens),
 			heads: []string{"requests", "failed", "token valid", "last tenth", "over 1 s", "longest", "failure p99", "slowest", "over 20 ms", "token requests", "good again"},
 			turn: func(ctx context.Context, dir string, s subject) (row, error) {
-				return outageTurn(ctx, dir, s, v.fault)
+				r, err := outageTurn(ctx, dir, s, v.fault)
+				if err != nil {
+					return nil, err
+				}
+				r.variant = v.what
+				return r, nil
 			},
 			worst: func(a, b row) row { return worstOutage(a.(*outageRow), b.(*outageRow)) },
 		}.run(ctx, s.dir, all)
-		if err != nil && !errors.Is(err, errMissed) {
+		if err != nil {
 			return err
 		}
-		missed = errors.Join(missed, err)
+		set.Tables = append(set.Tables, o.tables()...)
+		goals, void := o.goals("P4")
+		set.Goals, set.Void = append(set.Goals, goals...), cmp.Or(set.Void, void)
+		set.Plots = append(set.Plots,
+			o.bars("failed", "The token endpoint "+v.what+" for "+outageLength.String(), "requests that failed while a token was valid", func(r row) float64 { return float64(r.(*outageRow).needless()) }))
+		if v.name == "hanging" {
+			set.Plots = append(set.Plots, o.bars("longest", "The token endpoint "+v.what+" for "+outageLength.String(), "longest wait for an answer, s", func(r row) float64 { return r.(*outageRow).longest.Seconds() }))
+		}
 	}
-	return missed
+	return publish(set)
 }
 
 // hang does not answer, and resets the connection when the outage is over.
@@ -87,7 +101,7 @@ func hang(over <-chan struct{}) authserver.Fault {
 	}
 }
 
-func outageTurn(ctx context.Context, dir string, s subject, fault func(over <-chan struct{}) authserver.Fault) (row, error) {
+func outageTurn(ctx context.Context, dir string, s subject, fault func(over <-chan struct{}) authserver.Fault) (*outageRow, error) {
 	t, err := newTurn(dir, outageTokens, !s.bare)
 	if err != nil {
 		return nil, err
@@ -101,6 +115,7 @@ func outageTurn(ctx context.Context, dir string, s subject, fault func(over <-ch
 		return nil, err
 	}
 	defer g.close()
+	g.needBodies()
 
 	began := time.Now().Add(10 * time.Millisecond)
 	from := began.Add(outageAge)

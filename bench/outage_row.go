@@ -16,6 +16,7 @@ const (
 
 // outageRow is what one proxy did.
 type outageRow struct {
+	variant    string // what the token endpoint does
 	foreign    share
 	ours, bare bool
 	requests   int
@@ -83,30 +84,46 @@ func remaining(tokens []life, when time.Time) (left, tenth time.Duration) {
 	return left, tenth
 }
 
-func (r *outageRow) cells(row) []string {
-	back := "never"
-	if r.back > 0 {
-		back = brief(r.back)
-	}
-	if r.ours {
-		back = beside(back, brief(r.limit()))
-	}
+func (r *outageRow) cells() []string {
 	requests, failed, waits, longest := fmt.Sprint(r.requests), fmt.Sprint(r.failed), fmt.Sprint(r.waits), brief(r.longest)
 	if r.bare {
-		return []string{requests, failed, "", "", waits, longest, "", "", fmt.Sprint(r.failLate), "", back}
+		return []string{requests, failed, "", "", waits, longest, "", "", fmt.Sprint(r.failLate), "", r.again()}
 	}
 	return []string{
-		requests, failed, beside(r.valid, r.margin), fmt.Sprint(r.margin), waits, longest,
-		brief(r.failP99), beside(brief(r.failSlowest), outageFailure), fmt.Sprint(r.failLate),
-		beside(r.tokens, outageRequests), back,
+		requests, failed, fmt.Sprint(r.valid), fmt.Sprint(r.margin), waits, longest,
+		brief(r.failP99), brief(r.failSlowest), fmt.Sprint(r.failLate), fmt.Sprint(r.tokens), r.again(),
 	}
 }
+
+// again is when the first good answer came.
+func (r *outageRow) again() string {
+	if r.back == 0 {
+		return "never"
+	}
+	return brief(r.back)
+}
+
+// needless are the failures while a token was valid, but in its last tenth.
+func (r *outageRow) needless() int { return r.valid - r.margin }
 
 // limit is the goal of the first good answer.
 func (r *outageRow) limit() time.Duration { return r.step + rekindle }
 
-func (r *outageRow) met(row) bool {
-	return r.valid == r.margin && r.tokens <= outageRequests && r.failLate == 0 && r.back > 0 && (!r.ours || r.back <= r.limit())
+// checks are the goals. A peer has no backoff that its return could be held
+// against.
+func (r *outageRow) checks(row) []check {
+	of := "token endpoint " + r.variant + ", "
+	back := check{of + "first good answer after its return", "≤ a step of the backoff", float64(r.back),
+		r.again(), r.back > 0 && (!r.ours || r.back <= r.limit())}
+	if r.ours {
+		back.said += ", the step " + brief(r.step)
+	}
+	return []check{
+		{of + "requests that failed with a valid token, before its last tenth (expiry_margin)", "0", float64(r.needless()), fmt.Sprint(r.needless()), r.needless() == 0},
+		{of + "token requests in " + outageLength.String(), fmt.Sprintf("≤ %d", outageRequests), float64(r.tokens), fmt.Sprint(r.tokens), r.tokens <= outageRequests},
+		{of + "slowest failure without a token", "≤ " + brief(outageFailure), float64(r.failSlowest), brief(r.failSlowest), r.failLate == 0},
+		back,
+	}
 }
 
 // void is never so: an outage cannot be missed.
@@ -116,6 +133,7 @@ func (r *outageRow) others() share { return r.foreign }
 
 func worstOutage(a, b *outageRow) *outageRow {
 	w := &outageRow{
+		variant:     a.variant,
 		foreign:     max(a.foreign, b.foreign),
 		ours:        a.ours,
 		bare:        a.bare,

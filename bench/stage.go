@@ -111,7 +111,11 @@ func (s *stage) start(ctx context.Context) error {
 	if err := s.configure(0); err != nil {
 		return err
 	}
-	s.caddy = exec.Command(*binary, "run", "--config", filepath.Join(s.dir, "Caddyfile"), "--adapter", "caddyfile") //nolint:gosec // our own binary
+	path, err := ours(ctx, s.dir)
+	if err != nil {
+		return err
+	}
+	s.caddy = exec.Command(path, "run", "--config", filepath.Join(s.dir, "Caddyfile"), "--adapter", "caddyfile")
 	s.caddy.Env = append(os.Environ(), secretEnv+"="+secret)
 	log, err := os.Create(filepath.Join(s.dir, "caddy.log"))
 	if err != nil {
@@ -139,7 +143,11 @@ func (s *stage) reload(ctx context.Context, version int) error {
 	if err := s.configure(version + 1); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, *binary, "reload", "--config", filepath.Join(s.dir, "Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+s.admin()) //nolint:gosec // our own binary
+	path, err := ours(ctx, s.dir)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, path, "reload", "--config", filepath.Join(s.dir, "Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+s.admin())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("reload: %w\n%s", err, out)
 	}

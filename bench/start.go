@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"os"
-	"os/exec"
-	"slices"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"syscall"
 	"time"
+
+	"github.com/caddy-upstream-auth/caddy-upstream-auth/bench/result"
 )
 
 var starts = flag.Int("starts", 10, "how often each is started in the scenario start")
@@ -21,6 +22,8 @@ const (
 	startRequests = 300             // sent before it is looked at again
 	startGoal     = 0.55            // of the reference's time to the first answer
 	memoryGoal    = 0.80            // of the reference's memory
+	startRounds   = fewest          // that are not void, at least
+	startNoise    = 0.02            // how far the sidecar may be from itself, whatever the interval
 )
 
 // start measures what each proxy costs before it does anything: the time from
@@ -30,30 +33,45 @@ const (
 // the part of it that is not the binary's file, which the kernel can drop and read
 // again: what counts where memory is short.
 //
-// All are built alike: without the C library, symbols left out; the sidecar with
-// the tags of the image's, and the others with none, as xcaddy builds them. They
-// take turns in an order that changes. A figure is divided by the
-// reference's of the same round, and what stands in the table is the median of
-// these ratios: noise that lasts longer than a round falls out. The sidecar is
-// measured twice: how far its second line is from its first is the noise that is
-// left.
+// They take turns in an order that changes. A figure is divided by that of stock
+// Caddy with the x/oauth2 handler in the same round, and what stands in the table
+// is the median of these ratios: noise that lasts longer than a round falls out.
+// A round in which others took too much of the processors from one of the two is
+// left out. The sidecar is measured twice: how far its second line is from its
+// first is the noise that is left, and where it is too far, the run is void.
 func start(ctx context.Context, s *stage) error {
 	all, err := starters(ctx, s.dir)
 	if err != nil {
 		return err
 	}
-	results := make([][]startRow, len(all))
+	runs := startRuns{all: all, rows: make(map[string][]startRow)}
 	for round := range *starts {
 		for _, next := range order(all, round) {
-			i := slices.IndexFunc(all, func(o subject) bool { return o.name == next.name })
 			row, err := startTurn(ctx, s.dir, next)
 			if err != nil {
 				return fmt.Errorf("%s: %w", next.name, err)
 			}
-			results[i] = append(results[i], row)
+			runs.rows[next.name] = append(runs.rows[next.name], row)
+			fmt.Printf("  round %d of %d, %s: first answer after %.0f ms, memory %.1f MiB, others %s\n", round+1, *starts, next.name, startFirst(row), startMemory(row), row.foreign)
 		}
 	}
-	return printStarts(all, results)
+	set := &result.Set{Scenario: "start", Command: command("start"), Void: runs.void(), Tables: []result.Table{runs.table()}, Goals: runs.goals()}
+	for _, p := range []struct {
+		name, title, unit string
+		of                func(startRow) float64
+	}{
+		{"first", "From the start of the process to the first answer with a token", "ms", startFirst},
+		{"memory", "Resident memory at rest", "MiB", startMemory},
+	} {
+		plot := result.Plot{Name: p.name, Title: p.title, Bars: true, Y: p.unit, Series: make([]result.Series, 1)}
+		for _, s := range all {
+			if values, _ := runs.figures(s.name, p.of); s.name != startAgain && len(values) > 0 {
+				plot.Series[0].Points = append(plot.Series[0].Points, bar(s, values))
+			}
+		}
+		set.Plots = append(set.Plots, plot)
+	}
+	return publish(set)
 }
 
 // startRow is what came of one turn.
@@ -64,43 +82,44 @@ type startRow struct {
 	foreign share         // what others took of the processors meanwhile
 }
 
-// memory of a process, in KiB.
-type memory struct{ resident, private int }
+// memory of a process, in KiB. Shared is resident with each page divided by the
+// number of processes that have it.
+type memory struct{ resident, shared, private int }
 
-// starters are those that are compared; the first is the reference.
+// names of those that are looked for in what came of it
+const (
+	startReference = "x/oauth2 handler"
+	startSidecar   = "upstream_auth, sidecar"
+	startAgain     = "upstream_auth, sidecar, again"
+)
+
+// starters are those that are compared: all, and the sidecar once more.
 func starters(ctx context.Context, dir string) ([]subject, error) {
-	paths := make(map[string]string)
-	for _, name := range []string{"cmd/caddy", "cmd/sidecar", "bench/peers/xoauth2", "bench/peers/httputil"} {
-		path, err := program(ctx, dir, name)
-		if err != nil {
-			return nil, err
-		}
-		paths[name] = path
+	all, err := subjects(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
-	const transport = `
-	reverse_proxy API {
-		transport upstream_auth api
-	}`
-	return []subject{
-		{name: "stock Caddy, x/oauth2 handler", command: caddy(paths["bench/peers/xoauth2"], "", `
-	route {
-		xoauth2 TOKEN_URL CLIENT {$SECRET}
-		reverse_proxy API
-	}`)},
-		{name: "cmd/caddy", command: caddy(paths["cmd/caddy"], options, transport)},
-		{name: "cmd/sidecar", ours: true, command: caddy(paths["cmd/sidecar"], options, transport)},
-		{name: "cmd/sidecar, again", command: caddy(paths["cmd/sidecar"], options, transport)},
-		{name: "httputil.ReverseProxy, oauth2.Transport", command: func(t *turn) (*exec.Cmd, error) {
-			cmd := exec.Command(paths["bench/peers/httputil"]) //nolint:gosec // our own binary
-			cmd.Args = append(cmd.Args, strings.Fields(t.fill("PROXY http://API TOKEN_URL CLIENT"))...)
-			cmd.Env = append(os.Environ(), "CLIENT_SECRET="+secret)
-			return cmd, nil
-		}},
-	}, nil
+	all, err = chosen(all, func(s subject) bool { return s.name == startReference || s.name == startSidecar })
+	if err != nil {
+		return nil, err
+	}
+	var there []subject
+	for _, s := range all {
+		if s.missing != "" {
+			fmt.Printf("  %s: LEFT OUT; %s\n", s.name, s.missing)
+			continue
+		}
+		there = append(there, s)
+		if s.name == startSidecar {
+			s.name = startAgain
+			there = append(there, s)
+		}
+	}
+	return there, nil
 }
 
 func startTurn(ctx context.Context, dir string, s subject) (startRow, error) {
-	t, err := newTurn(dir, time.Hour, true)
+	t, err := newTurn(dir, time.Hour, !s.bare)
 	if err != nil {
 		return startRow{}, err
 	}
@@ -131,23 +150,62 @@ func startTurn(ctx context.Context, dir string, s subject) (startRow, error) {
 	return row, nil
 }
 
-// memory is that of the process after a rest.
-func (t *turn) memory(ctx context.Context) (memory, error) {
+// memory is that of the process after a rest, with those that it has started.
+func (t *turn) memory(ctx context.Context) (m memory, err error) {
 	select {
 	case <-ctx.Done():
 		return memory{}, ctx.Err()
 	case <-time.After(startRest):
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", t.cmd.Process.Pid))
+	// the process that was started leads a group of its own, and is in it
+	files, err := filepath.Glob("/proc/[0-9]*/smaps_rollup")
 	if err != nil {
-		return memory{}, fmt.Errorf("what a process has in memory is known on Linux alone: %w", err)
+		return memory{}, err
 	}
-	return readMemory(string(text))
+	var all []memory
+	for _, file := range files {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return memory{}, err
+		}
+		if group, err := syscall.Getpgid(pid); err != nil || group != t.cmd.Process.Pid {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return memory{}, err
+		}
+		one, err := readMemory(string(text))
+		if err != nil {
+			return memory{}, err
+		}
+		all = append(all, one)
+	}
+	if len(all) == 0 {
+		return memory{}, errors.New("what a process has in memory is known on Linux alone")
+	}
+	return together(all), nil
+}
+
+// together is the memory of several processes. What they share is counted once.
+func together(all []memory) (sum memory) {
+	if len(all) == 1 {
+		return all[0]
+	}
+	for _, m := range all {
+		sum.private += m.private
+		sum.shared += m.shared
+	}
+	sum.resident = sum.shared
+	return sum
 }
 
 // readMemory reads a smaps_rollup.
 func readMemory(text string) (m memory, err error) {
 	if m.resident, err = lineOf(text, "Rss:"); err != nil {
+		return memory{}, err
+	}
+	if m.shared, err = lineOf(text, "Pss:"); err != nil {
 		return memory{}, err
 	}
 	m.private, err = lineOf(text, "Anonymous:")
@@ -161,60 +219,4 @@ func lineOf(text, name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("smaps_rollup has no line %s", name)
-}
-
-// printStarts writes the table, and fails under -strict where a goal is missed.
-func printStarts(all []subject, results [][]startRow) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "    medians of %d (least to most); ×: of the first line's in the same round\n", *starts)
-	fmt.Fprintln(w, "    proxy\tfirst answer, ms\t×\tmemory, MiB\t×\tprivate\t×\tafter use\t×\tprivate\t×\tothers\tgoals")
-	missed := false
-	for i, s := range all {
-		cells := []string{s.name}
-		var ratios []float64
-		for _, of := range []func(startRow) float64{
-			func(r startRow) float64 { return float64(r.first) / float64(time.Millisecond) },
-			func(r startRow) float64 { return float64(r.idle.resident) / 1024 },
-			func(r startRow) float64 { return float64(r.idle.private) / 1024 },
-			func(r startRow) float64 { return float64(r.used.resident) / 1024 },
-			func(r startRow) float64 { return float64(r.used.private) / 1024 },
-		} {
-			var values, relative []float64
-			for round, r := range results[i] {
-				values = append(values, of(r))
-				relative = append(relative, of(r)/of(results[0][round]))
-			}
-			ratios = append(ratios, median(relative))
-			cells = append(cells, fmt.Sprintf("%.0f (%.0f–%.0f)", median(values), slices.Min(values), slices.Max(values)), fmt.Sprintf("%.2f", median(relative)))
-		}
-		var others share
-		for _, r := range results[i] {
-			others += r.foreign / share(len(results[i]))
-		}
-		said := ""
-		if s.ours {
-			said = fmt.Sprintf("[%.2f, %.2f] ", startGoal, memoryGoal) + verdictMet
-			if ratios[0] > startGoal || ratios[1] > memoryGoal {
-				said, missed = fmt.Sprintf("[%.2f, %.2f] ", startGoal, memoryGoal)+verdictMissed, true
-			}
-		}
-		fmt.Fprintf(w, "    %s\t%s\t%s\n", strings.Join(cells, "\t"), others, said)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if missed && *strict {
-		return errMissed
-	}
-	return nil
-}
-
-// median of at least one value.
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }

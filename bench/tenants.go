@@ -42,6 +42,7 @@ func flood(ctx context.Context, s *stage) error {
 	})
 	began := time.Now()
 	var next, good, away, other, most atomic.Int64
+	most.Store(int64(before))
 	var flooders sync.WaitGroup
 	for range 16 {
 		flooders.Go(func() {
@@ -58,7 +59,7 @@ func flood(ctx context.Context, s *stage) error {
 					away.Add(1)
 				default:
 					if other.Add(1) == 1 {
-						fmt.Printf("  value %d: %s after %s\n", n, r.says(), ms(r.took))
+						fmt.Printf("  value %d: %s after %s\n", n, r.says(), brief(r.took))
 					}
 				}
 				if n%10_000 == 0 {
@@ -73,10 +74,18 @@ func flood(ctx context.Context, s *stage) error {
 	took := time.Since(began)
 	close(done)
 	wg.Wait()
-	fmt.Printf("  %d distinct values in %s: %d answered with a token, %d turned away with 503, %d otherwise\n", *tenants, took.Round(time.Second), good.Load(), away.Load(), other.Load())
-	fmt.Printf("  token requests: %d (%.1f a second); resident memory %d MiB before, %d MiB at most\n", s.auth.Requests(), float64(s.auth.Requests())/took.Seconds(), before>>10, most.Load()>>10)
-	fmt.Printf("  the tenant in regular use: %d requests, %d not answered with 200; p99 %s, slowest %s\n", regular.ok+regular.failed+regular.reset, regular.failed+regular.reset, ms(regular.percentile(99)), ms(regular.slowest))
-	return nil
+	return publish(figures("tenants", fmt.Sprintf("%s distinct values thrown at a template as fast as they are answered, while one tenant is in regular use.", grouped(*tenants)),
+		figure("took", "%s", took.Round(time.Second)),
+		figure("answered with a token", "%d", good.Load()),
+		figure("turned away with 503", "%d", away.Load()),
+		figure("answered otherwise", "%d", other.Load()),
+		figure("token requests", "%d, %.1f a second", s.auth.Requests(), float64(s.auth.Requests())/took.Seconds()),
+		figure("resident memory before", "%d MiB", before>>10),
+		figure("resident memory at most", "%d MiB", most.Load()>>10),
+		figure("the regular tenant's requests", "%d", regular.ok+regular.failed+regular.reset),
+		figure("of those, not answered with 200", "%d", regular.failed+regular.reset),
+		figure("of those, p99 and slowest", "%s, %s", brief(regular.percentile(99)), brief(regular.slowest)),
+	))
 }
 
 // memory is Caddy's resident memory in KiB (Linux).

@@ -24,8 +24,9 @@ type turn struct {
 	dir    string
 	auth   *authserver.Server
 	server *authserver.Listener // of the token endpoint
-	target *authserver.Listener // of the API
+	target listener             // of the API
 	proxy  string               // where the proxy is to listen
+	pins   pins                 // on which processor it is to run
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended
@@ -37,11 +38,24 @@ type turn struct {
 // life is that of one token, by the clock of the server that issued it.
 type life struct{ from, until time.Time }
 
+// listener is a server that listens on loopback.
+type listener interface {
+	Addr() string
+	Close() error
+}
+
 // newTurn starts the servers. Tokens live for so long; the API demands one, or
 // takes what comes.
 func newTurn(dir string, tokens time.Duration, demands bool) (*turn, error) {
+	return newTurnBefore(dir, tokens, func(t *turn) (listener, error) {
+		return authserver.Listen("127.0.0.1:0", t.api(demands))
+	})
+}
+
+// newTurnBefore is newTurn with an API of another kind.
+func newTurnBefore(dir string, tokens time.Duration, api func(*turn) (listener, error)) (*turn, error) {
 	t := &turn{ended: make(chan struct{})}
-	t.auth = authserver.New(authserver.Config{ClientID: clientID, ClientSecret: secret, Lifetime: tokens, OnIssue: t.issued})
+	t.auth = authserver.New(authserver.Config{ClientID: clientID, ClientSecret: secret, Lifetime: tokens, Issue: newToken, OnIssue: t.issued})
 	var err error
 	if t.proxy, err = freeport.Take(); err != nil {
 		return nil, err
@@ -52,7 +66,7 @@ func newTurn(dir string, tokens time.Duration, demands bool) (*turn, error) {
 	if t.server, err = authserver.Listen("127.0.0.1:0", t.auth); err != nil {
 		return nil, err
 	}
-	if t.target, err = authserver.Listen("127.0.0.1:0", t.api(demands)); err != nil {
+	if t.target, err = api(t); err != nil {
 		return nil, errors.Join(err, t.server.Close())
 	}
 	return t, nil
@@ -72,13 +86,13 @@ func (t *turn) tokens() []life {
 	return append([]life(nil), t.lives...)
 }
 
-// api answers briefly and asks the server about each token: the upstream is to
-// cost as little as it can.
+// api answers briefly and asks the server about each token, but for the fixed one
+// of those that ask for none: the upstream is to cost as little as it can.
 func (t *turn) api(demands bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if demands {
 			text, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			if _, err := t.auth.Verify(text); err != nil {
+			if _, err := t.auth.Verify(text); err != nil && text != fixedToken {
 				w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 				w.WriteHeader(http.StatusUnauthorized)
 				return
@@ -107,7 +121,7 @@ func (t *turn) run(ctx context.Context, s subject) error {
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a group of its own, for usage
-	if err := cmd.Start(); err != nil {
+	if err := t.pins.start(cmd); err != nil {
 		return err
 	}
 	t.cmd = cmd

@@ -103,7 +103,7 @@ func quit(ctx context.Context) error {
 
 func buildCaddy(dir string) error {
 	*binary = filepath.Join(dir, "caddy")
-	cmd := exec.Command("go", "build", "-o", *binary, "./cmd/caddy")
+	cmd := exec.Command("go", "build", "-pgo=off", "-o", *binary, "./cmd/caddy")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build ./cmd/caddy: %w\n%s", err, out)

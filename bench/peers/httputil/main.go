@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 
+	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 )
 
@@ -25,9 +26,17 @@ func main() {
 		os.Exit(2)
 	}
 	config := clientcredentials.Config{TokenURL: os.Args[3], ClientID: os.Args[4], ClientSecret: os.Getenv("CLIENT_SECRET")}
+	// As many connections to the API are kept as Caddy keeps. The default, 2,
+	// would have this one open and close them all the time.
+	connections := http.DefaultTransport.(*http.Transport).Clone()
+	connections.MaxIdleConnsPerHost = 32
 	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
-		Transport: config.Client(context.Background()).Transport,
+		Transport: &oauth2.Transport{Source: config.TokenSource(context.Background()), Base: connections},
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(upstream)
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
 	}
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(os.Args[1], proxy)) //nolint:gosec // a peer: all is at its default
 	os.Exit(1)
