@@ -17,6 +17,7 @@ import (
 // the end marker, and any other one a text within its line.
 //
 //	table serve/peers                    a table with its note
+//	table serve/peers "proxy" "p99"      some columns of it, without
 //	plot serve-cpu                       the picture
 //	goals P1 P2                          the goals of these, or of all
 //	machine serve count                  a sentence on where these were measured, or all
@@ -121,17 +122,55 @@ func (d *documentation) table(name string) (*result.Table, error) {
 	return t, nil
 }
 
-func (d *documentation) tableBody(name string) (string, error) {
+func (d *documentation) tableBody(args string) (string, error) {
+	name, wanted, err := nameAndKeys(args)
+	if err != nil {
+		return "", err
+	}
 	t, err := d.table(name)
 	if err != nil {
 		return "", err
 	}
 	d.asked[name] = true
+	if len(wanted) > 0 {
+		return d.columns(t, name, wanted)
+	}
 	out := markdown(t.Heads, t.Rows)
 	if t.Note != "" {
 		out = sentence(t.Note) + "\n\n" + out
 	}
 	return out, nil
+}
+
+// columns are some of a table's.
+func (d *documentation) columns(t *result.Table, name string, wanted []string) (string, error) {
+	rows := make([][]string, len(t.Rows))
+	for _, head := range wanted {
+		column := slices.Index(t.Heads, head)
+		if column < 0 {
+			d.fault("the table %s has no column %q", name, head)
+			return "", missing{"table " + name}
+		}
+		for i, row := range t.Rows {
+			rows[i] = append(rows[i], row[column])
+		}
+	}
+	return markdown(wanted, rows), nil
+}
+
+// nameAndKeys reads a name, and what stands in quotes behind it.
+func nameAndKeys(args string) (name string, keys []string, err error) {
+	name, rest, _ := strings.Cut(args, " ")
+	for rest = strings.TrimSpace(rest); rest != ""; rest = strings.TrimSpace(rest) {
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return "", nil, fmt.Errorf("what follows the name stands in quotes: %s", rest)
+		}
+		key, _ := strconv.Unquote(quoted) // it is one
+		keys = append(keys, key)
+		rest = rest[len(quoted):]
+	}
+	return name, keys, nil
 }
 
 func (d *documentation) plotBody(document, name string) (string, error) {
@@ -161,16 +200,9 @@ func (d *documentation) plotBody(document, name string) (string, error) {
 
 // cellBody finds the figure of a row and a column.
 func (d *documentation) cellBody(args string) (string, error) {
-	name, rest, _ := strings.Cut(args, " ")
-	var keys []string
-	for rest = strings.TrimSpace(rest); rest != ""; rest = strings.TrimSpace(rest) {
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil {
-			return "", fmt.Errorf("row and column stand in quotes: %s", rest)
-		}
-		key, _ := strconv.Unquote(quoted) // it is one
-		keys = append(keys, key)
-		rest = rest[len(quoted):]
+	name, keys, err := nameAndKeys(args)
+	if err != nil {
+		return "", err
 	}
 	if len(keys) != 2 {
 		return "", fmt.Errorf("a cell has a row and a column, in quotes, not %d of them", len(keys))

@@ -121,6 +121,8 @@ With <!-- bench:command serve -->old<!-- /bench -->, p99 <!-- bench:cell serve/p
 <!-- bench:table grow/routes -->
 was there
 <!-- /bench -->
+<!-- bench:table serve/peers "says" "proxy" -->
+<!-- /bench -->
 End, without a newline`
 
 const after = `# Title
@@ -154,6 +156,13 @@ Measured from 30 March to 2 April 2026 on two cores of a machine with Some CPU (
 Measured on 30 March 2026 on two cores of a machine with Some CPU (Linux 6.1, Go 1.26, Caddy 2.11).
 <!-- /bench -->
 <!-- bench:table grow/routes -->
+<!-- /bench -->
+<!-- bench:table serve/peers "says" "proxy" -->
+| says | proxy |
+| --- | --- |
+| a b | plain \| simple |
+| ` + "`x`" + ` | &lt;script> |
+|  | upstream_auth, handler |
 <!-- /bench -->
 End, without a newline`
 
@@ -220,6 +229,7 @@ func TestBadMarkers(t *testing.T) {
 		"no goal's name":          "<!-- bench:goals P1, P2 -->\n<!-- /bench -->",
 		"a cell of no column":     "<!-- bench:cell serve/peers \"a\" --><!-- /bench -->",
 		"a cell without quotes":   "<!-- bench:cell serve/peers a b --><!-- /bench -->",
+		"columns without quotes":  "<!-- bench:table serve/peers proxy -->\n<!-- /bench -->",
 		"a table within a line":   "<!-- bench:table serve/peers --><!-- /bench -->",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -243,10 +253,11 @@ func TestBadMarkers(t *testing.T) {
 // and the rest is written.
 func TestWrong(t *testing.T) {
 	for name, text := range map[string]string{
-		"no such table":  "<!-- bench:table serve/rates -->\n<!-- /bench -->",
-		"no such plot":   "<!-- bench:plot serve-rates -->\n<!-- /bench -->",
-		"no such row":    "<!-- bench:cell serve/peers \"a\" \"says\" --><!-- /bench -->",
-		"no such column": "<!-- bench:cell serve/peers \"<script>\" \"a\" --><!-- /bench -->",
+		"no such table":   "<!-- bench:table serve/rates -->\n<!-- /bench -->",
+		"no such plot":    "<!-- bench:plot serve-rates -->\n<!-- /bench -->",
+		"no such row":     "<!-- bench:cell serve/peers \"a\" \"says\" --><!-- /bench -->",
+		"no such columns": "<!-- bench:table serve/peers \"proxy\" \"a\" -->\n<!-- /bench -->",
+		"no such column":  "<!-- bench:cell serve/peers \"<script>\" \"a\" --><!-- /bench -->",
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := repository(t, measured(), text+"\n<!-- bench:command serve -->\n<!-- /bench -->\n")
