@@ -17,14 +17,14 @@ type keptBody struct {
 	source    io.ReadCloser // nil for a request without a body
 	trailer   http.Header   // which the source fills at its end
 	announced http.Header   // what stood in it at first
+	length    int64         // that was announced; -1 where none was
 	most      int64
 
 	reading sync.Mutex // held during a read of the source
 
 	mu     sync.Mutex  // for what follows; not held during a read
 	reader *bodyReader // of the newest attempt; the others get nothing any more
-	read   []byte
-	at     int    // how much of that the reader has had
+	read   keptChunks
 	passed bool   // more than may be kept
 	ended  error  // what the source ended with
 	lost   func() // called once it cannot be kept
@@ -51,7 +51,7 @@ func keepBody(attempt *http.Request, most int64) *keptBody {
 	case most == 0 || attempt.ContentLength > most:
 		return nil
 	}
-	k := &keptBody{source: attempt.Body, trailer: attempt.Trailer, most: most}
+	k := &keptBody{source: attempt.Body, trailer: attempt.Trailer, length: attempt.ContentLength, most: most}
 	if len(attempt.Trailer) > 0 {
 		k.announced = maps.Clone(attempt.Trailer)
 	}
@@ -80,10 +80,8 @@ func (k *keptBody) give(b *bodyReader, p []byte) (n int, ok bool, err error) {
 	switch {
 	case b.closed || k.reader != b:
 		return 0, true, http.ErrBodyReadAfterClose
-	case k.at < len(k.read):
-		n = copy(p, k.read[k.at:])
-		k.at += n
-		return n, true, nil
+	case k.read.at < k.read.size:
+		return k.read.next(p), true, nil
 	case k.ended != nil:
 		b.end()
 		return 0, true, k.ended
@@ -97,24 +95,33 @@ func (k *keptBody) take(b *bodyReader, p []byte, err error) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ended = err
-	k.passed = k.passed || int64(len(k.read)+len(p)) > k.most
+	k.passed = k.passed || k.read.size+int64(len(p)) > k.most
 	if k.lost != nil && !k.whole() {
 		k.lost()
 	}
 	if k.reader != b {
-		k.read = append(k.read, p...)
+		k.keep(p)
 		return 0, http.ErrBodyReadAfterClose
 	}
 	if k.passed || k.final {
-		k.read, k.at = nil, 0
+		k.read.drop()
 	} else {
-		k.read = append(k.read, p...)
-		k.at = len(k.read)
+		k.keep(p)
+		k.read.skip()
 	}
 	if err != nil {
 		b.end()
 	}
 	return len(p), err
+}
+
+// keep adds to what is kept.
+func (k *keptBody) keep(p []byte) {
+	expected := k.most
+	if k.length > 0 {
+		expected = k.length
+	}
+	k.read.add(p, expected)
 }
 
 // end gives an attempt the trailers that came behind the body.
@@ -183,7 +190,8 @@ func (k *keptBody) again(attempt *http.Request) (*http.Request, bool) {
 		maps.Copy(b.trailer, k.announced)
 		next.Trailer = b.trailer
 	}
-	k.reader, k.at = b, 0
+	k.reader = b
+	k.read.rewind()
 	return &next, true
 }
 
@@ -195,8 +203,8 @@ func (k *keptBody) settle(failed bool) {
 	}
 	k.mu.Lock()
 	k.final = true
-	if k.at == len(k.read) {
-		k.read, k.at = nil, 0
+	if k.read.at == k.read.size {
+		k.read.drop()
 	}
 	closed, ended := k.reader.closed, k.ended != nil
 	k.mu.Unlock()
