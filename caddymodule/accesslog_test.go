@@ -62,6 +62,18 @@ func (p *parts) wantFields(uri, credential, outcome string) {
 	}
 }
 
+// TestAccessLogOfRoutes: named routes and error routes have the fields, too.
+func TestAccessLogOfRoutes(t *testing.T) {
+	p := newParts(t, authserver.Config{})
+	ours := "upstream_auth crm\nreverse_proxy $API"
+	p.run(p.credential(), "log\nhandle /named {\ninvoke api\n}\nhandle {\nerror 500\n}\nhandle_errors {\n"+ours+"\n}\n}\n&(api) {\n"+ours)
+	eventually(t, "a token", func() bool { return credentials.newest()["crm"].source.Token() != nil })
+	for _, uri := range []string{"/named", "/error"} {
+		p.want(p.get(uri), 200)
+		p.wantFields(uri, "crm", "injected")
+	}
+}
+
 // outcomeCases has a request for each outcome.
 var outcomeCases = []struct {
 	outcome, credential, options string

@@ -77,6 +77,7 @@ type injector struct {
 	value   atomic.Pointer[headerValue]
 	counts  [len(outcomes)]prometheus.Counter
 	waiting prometheus.Observer
+	server  *caddyhttp.Server // whose route this is
 
 	rejectedOn []int // statuses
 	refusals   [len(actions)]prometheus.Counter
@@ -172,6 +173,7 @@ func (i *Injection) provision(ctx caddy.Context) (*injector, error) {
 		pass: i.Unavailable == "pass", wait: defaultWait,
 		waiting: requestWait.WithLabelValues(e.name), rejectedOn: e.rejectedOn,
 	}
+	in.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if i.Header != "" {
 		in.header = http.CanonicalHeaderKey(i.Header)
 	}
@@ -354,8 +356,7 @@ func (i *injector) count(ctx context.Context, o outcome) {
 		repl.Set("http.upstream_auth.credential", i.boxed)
 		repl.Set("http.upstream_auth.outcome", outcomes[o])
 	}
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Logs == nil {
+	if i.server == nil || i.server.Logs == nil {
 		return // no access log to write to
 	}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {

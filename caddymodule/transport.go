@@ -251,8 +251,11 @@ func (t *Transport) answer(req *http.Request, r *refusal) *http.Response {
 // sent: it has an upstream, but none of what Caddy's server notes of a request.
 func isHealthCheck(req *http.Request) bool {
 	ctx := req.Context()
+	if ctx.Value(caddyhttp.VarsCtxKey) != nil {
+		return false
+	}
 	_, proxied := reverseproxy.GetDialInfo(ctx)
-	return proxied && ctx.Value(caddyhttp.VarsCtxKey) == nil
+	return proxied
 }
 
 // Cleanup closes idle connections.
