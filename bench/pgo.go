@@ -17,7 +17,7 @@ import (
 
 const (
 	pgoSlice  = 5 * time.Second // of load on one program, before the next one has its turn
-	pgoRounds = 4
+	pgoRounds = 3
 	pgoTokens = 4 * time.Second // so that some are renewed under load
 	// pgoSize is how large a profile may become, in bytes: it lies in the
 	// repository, and each one that was ever there stays in its history.
