@@ -187,8 +187,10 @@ func (c *contest) named(name string) *lane {
 	return nil
 }
 
-// hidden is the share of the processors that went to nobody who is known.
-func (c *contest) hidden() share { return share(c.unseen) / share(max(1, c.all)) }
+// hidden is the share of the processors that went to nobody who is known. The
+// machine's own count is in ticks: it may come to less than the clocks of all
+// processes.
+func (c *contest) hidden() share { return share(max(0, c.unseen)) / share(max(1, c.all)) }
 
 // void says why a contest is no measure; "" if it is one.
 func (c *contest) void() string {
