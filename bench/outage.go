@@ -82,7 +82,7 @@ func outage(ctx context.Context, s *stage) error {
 		goals, void := o.goals("P4")
 		set.Goals, set.Void = append(set.Goals, goals...), cmp.Or(set.Void, void)
 		set.Plots = append(set.Plots,
-			o.bars("failed", "The token endpoint "+v.what+" for "+outageLength.String(), "requests that failed while a token was valid", func(r row) float64 { return float64(r.(*outageRow).needless()) }))
+			o.bars("failed", "The token endpoint "+v.what+" for "+outageLength.String(), "requests that failed while a token was valid, before the last tenth of its life", func(r row) float64 { return float64(r.(*outageRow).needless()) }))
 		if v.name == "hanging" {
 			set.Plots = append(set.Plots, o.bars("longest", "The token endpoint "+v.what+" for "+outageLength.String(), "longest wait for an answer, s", func(r row) float64 { return r.(*outageRow).longest.Seconds() }))
 		}
