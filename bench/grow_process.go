@@ -97,13 +97,7 @@ func (p *growProcess) config(file string) string {
 	return strings.Replace(strings.ReplaceAll(file, "DIR", p.dir), "{", "{"+growGlobals(p.dir), 1)
 }
 
-func (p *growProcess) log() string {
-	text, err := os.ReadFile(filepath.Join(p.dir, "log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-2000):])
-}
+func (p *growProcess) log() string { return endOfLog(p.dir) }
 
 func (p *growProcess) close() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)

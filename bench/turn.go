@@ -148,9 +148,11 @@ func (t *turn) run(ctx context.Context, s subject) error {
 	return fmt.Errorf("no good answer within %s: %s", patience, t.log())
 }
 
-// log is the end of what the process wrote.
-func (t *turn) log() string {
-	text, err := os.ReadFile(filepath.Join(t.dir, "log"))
+func (t *turn) log() string { return endOfLog(t.dir) }
+
+// endOfLog is the end of what a process has written into its folder.
+func endOfLog(dir string) string {
+	text, err := os.ReadFile(filepath.Join(dir, "log"))
 	if err != nil {
 		return err.Error()
 	}
