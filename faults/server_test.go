@@ -50,7 +50,7 @@ func newServer(auth *authserver.Server, tape *tape, rang func(), broken func() b
 
 // listen has the port answer.
 func (s *server) listen() error {
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := freeport.Listen(s.addr)
 	if err != nil {
 		return err
 	}

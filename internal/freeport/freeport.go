@@ -13,7 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 const (
@@ -75,18 +77,27 @@ func take(from int) (string, error) {
 	return "", fmt.Errorf("no port from %d to %d is free", firstPort, last)
 }
 
-// free tells that a port can be listened on, at one address and at all.
+// free tells that nobody listens on a port, at one address or at all. It does
+// not find out by listening: a program that is being started at that moment
+// would hold the socket until it runs, and the port would be taken for as long.
 func free(port int) bool {
-	for _, addr := range []string{loopback(port), ":" + strconv.Itoa(port)} {
+	conn, err := net.Dial("tcp", loopback(port))
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// Listen listens once more on an address that Take gave and this process has
+// listened on before: a program that was being started when that socket was
+// closed holds it until it runs.
+func Listen(addr string) (net.Listener, error) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			return false
-		}
-		if l.Close() != nil {
-			return false
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
 		}
 	}
-	return true
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

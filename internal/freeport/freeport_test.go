@@ -2,6 +2,7 @@ package freeport
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -106,6 +108,31 @@ func TestTaken(t *testing.T) {
 		if strings.HasSuffix(again, ":"+port) {
 			t.Errorf("%s is given again", again)
 		}
+	}
+}
+
+// TestWhileProgramsStart: a port can be listened on as soon as it is given,
+// whatever this process starts meanwhile; a child has all its sockets until it
+// runs.
+func TestWhileProgramsStart(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var starting sync.WaitGroup
+	defer starting.Wait()
+	defer cancel()
+	for range 8 {
+		starting.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.CommandContext(ctx, os.Args[0], "-test.list", "^$").Run()
+			}
+		})
+	}
+	for range 400 {
+		addr := Addr(t)
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
 	}
 }
 
