@@ -22,7 +22,7 @@ import (
 var pool = caddy.NewUsagePool()
 
 // scheduler wakes every credential of this process.
-var scheduler = &token.Scheduler{Slept: token.Slept}
+var scheduler = &token.Scheduler{Slept: token.Slept, Jumps: token.Jumps}
 
 // poolKey is a name and the hash of all that makes the value. The name is in
 // it because equal credentials of two names keep counters of their own.

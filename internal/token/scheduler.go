@@ -28,9 +28,14 @@ func (a *alarm) own() *alarm { return a }
 // Scheduler wakes the sources that are due: one heap of deadlines and one
 // goroutine for all of them, which ends when nothing is scheduled.
 type Scheduler struct {
-	// Slept, if set, is asked every second how long the machine has been
-	// suspended since it started; the monotonic clock does not tell.
+	// Slept, if set, tells how long the machine has been suspended since it
+	// started; the monotonic clock does not tell. It is asked whenever a clock
+	// may have jumped, and whenever a source is woken.
 	Slept func() time.Duration
+	// Jumps, if set, has something to say each time that a clock may have
+	// jumped, until it is stopped. Without it, or where it is nil or has been
+	// closed, the clocks are compared every second.
+	Jumps func() (jumps <-chan struct{}, stop func())
 
 	mu      sync.Mutex
 	queue   queue
@@ -38,7 +43,8 @@ type Scheduler struct {
 	kick    chan struct{}
 }
 
-// clockTick is how often the clocks are compared while a source is scheduled.
+// clockTick is how often the clocks are compared while a source is scheduled
+// and nobody tells when they jump.
 const clockTick = time.Second
 
 // set plans s to be woken at a moment, in place of an earlier plan.
@@ -83,6 +89,12 @@ func (d *Scheduler) run(kick <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	clocks := newClocks(d.Slept)
+	var jumps <-chan struct{}
+	if d.Jumps != nil {
+		told, stop := d.Jumps()
+		defer stop()
+		jumps = told
+	}
 	for {
 		d.mu.Lock()
 		if len(d.queue) == 0 {
@@ -98,15 +110,21 @@ func (d *Scheduler) run(kick <-chan struct{}) {
 			continue
 		}
 		d.mu.Unlock()
-		if d.Slept != nil {
+		if d.Slept != nil && jumps == nil {
 			wait = min(wait, clockTick)
 		}
 		timer.Reset(wait)
+		wall := jumps == nil
 		select {
 		case <-timer.C:
 		case <-kick:
+		case _, more := <-jumps:
+			wall = true
+			if !more {
+				jumps = nil
+			}
 		}
-		if slept, stepped := clocks.compare(); slept > 0 || stepped {
+		if slept, stepped := clocks.compare(wall); slept > 0 || stepped {
 			for _, s := range d.sleepers() {
 				s.clockMoved(slept)
 			}
@@ -144,15 +162,18 @@ func (d *Scheduler) slept() time.Duration {
 type clocks struct {
 	slept  func() time.Duration
 	asleep time.Duration
-	at     time.Time
+	wall   time.Time
+	mono   instant
 }
 
 // tolerance is above what a clock that is being slewed drifts in a second, and
-// below what would matter to a token.
+// below what would matter to a token. Where the clocks are not compared each
+// second, one that was slewed by more counts as set when it is next set by
+// anything: a token request too many.
 const tolerance = 2 * time.Second
 
 func newClocks(slept func() time.Duration) *clocks {
-	c := &clocks{slept: slept, at: time.Now()}
+	c := &clocks{slept: slept, wall: time.Now().Round(0), mono: now()}
 	if slept != nil {
 		c.asleep = slept()
 	}
@@ -160,18 +181,22 @@ func newClocks(slept func() time.Duration) *clocks {
 }
 
 // compare tells how long the machine has slept since the last call, 0 if it
-// did not, and whether the wall clock was set meanwhile.
-func (c *clocks) compare() (slept time.Duration, stepped bool) {
+// did not, and, where the wall clock matters, whether that was set since it
+// last did.
+func (c *clocks) compare(wall bool) (slept time.Duration, stepped bool) {
 	if c.slept == nil {
 		return 0, false
 	}
-	t, asleep := time.Now(), c.slept()
-	slept = asleep - c.asleep
-	drift := t.Round(0).Sub(c.at.Round(0)) - t.Sub(c.at) - slept
-	c.at, c.asleep = t, asleep
-	if slept < tolerance/2 {
+	asleep := c.slept()
+	if slept = asleep - c.asleep; slept < tolerance/2 {
 		slept = 0
 	}
+	if slept == 0 && !wall {
+		return 0, false
+	}
+	t, mono := time.Now().Round(0), now()
+	drift := t.Sub(c.wall) - mono.sub(c.mono) - (asleep - c.asleep)
+	c.wall, c.mono, c.asleep = t, mono, asleep
 	return slept, drift.Abs() > tolerance
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -733,6 +734,95 @@ func TestSuspended(t *testing.T) {
 			t.Error("no new one was asked for after the sleep")
 		}
 	})
+}
+
+// TestJumps: where something tells of clocks that jump, they are looked at then,
+// and not each second; and each second again when it is no longer there.
+func TestJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slept, looks, listening atomic.Int64
+		jumps := make(chan struct{}, 1)
+		scheduler := &Scheduler{
+			Slept: func() time.Duration {
+				looks.Add(1)
+				return time.Duration(slept.Load())
+			},
+			Jumps: func() (<-chan struct{}, func()) {
+				listening.Add(1)
+				return jumps, func() { listening.Add(-1) }
+			},
+		}
+		srv := &server{answer: lives(24 * time.Hour)}
+		s := NewSource(defaults, scheduler, new(observer))
+		s.random = func() float64 { return 0 }
+		s.Use(srv)
+		s.Start()
+		pass(time.Minute)
+		before := looks.Load()
+		pass(time.Hour)
+		if n := looks.Load() - before; n > 0 {
+			t.Errorf("in an hour with nothing to do the clocks are looked at %d times", n)
+		}
+		srv.set(func() { srv.answer = fails(down) })
+		slept.Store(int64(48 * time.Hour))
+		jumps <- struct{}{}
+		synctest.Wait()
+		if value(s) != "" {
+			t.Error("a token that expired in its sleep is still held")
+		}
+		srv.set(func() { srv.answer = lives(24 * time.Hour) })
+		pass(time.Hour)
+		if value(s) == "" {
+			t.Fatal("there is no token again")
+		}
+		close(jumps)
+		slept.Store(int64(96 * time.Hour))
+		srv.set(func() { srv.answer = fails(down) })
+		pass(2 * time.Second)
+		if value(s) != "" {
+			t.Error("once nothing tells of it any more, a token that expired in its sleep is still held")
+		}
+		s.Close()
+		synctest.Wait()
+		if n := listening.Load(); n != 0 {
+			t.Errorf("%d still listen when there is nothing left to wake", n)
+		}
+	})
+}
+
+// TestClocks: the wall clock was set if it went more ahead or back than the
+// others, and a suspension is none of that.
+func TestClocks(t *testing.T) {
+	for name, test := range map[string]struct {
+		wall, slept time.Duration // what they jumped by
+		unheard     bool          // nothing was told of the wall clock
+		want        time.Duration
+		stepped     bool
+	}{
+		"nothing":          {},
+		"slewed":           {wall: time.Second},
+		"forward":          {wall: time.Hour, stepped: true},
+		"back":             {wall: -time.Hour, stepped: true},
+		"set, not told":    {wall: time.Hour, unheard: true},
+		"slept":            {wall: time.Hour, slept: time.Hour, want: time.Hour},
+		"slept, not told":  {wall: time.Hour, slept: time.Hour, unheard: true, want: time.Hour},
+		"slept, then set":  {wall: time.Minute, slept: time.Hour, want: time.Hour, stepped: true},
+		"a moment's sleep": {wall: tolerance / 4, slept: tolerance / 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var slept time.Duration
+			c := newClocks(func() time.Duration { return slept })
+			slept = test.slept
+			c.wall = c.wall.Add(-test.wall)
+			got, stepped := c.compare(!test.unheard)
+			if got != test.want || stepped != test.stepped {
+				t.Errorf("slept %v, set %v; want %v, %v", got, stepped, test.want, test.stepped)
+			}
+			if got, stepped := c.compare(true); got != 0 || stepped != (test.unheard && test.slept == 0) {
+				t.Errorf("the next time: slept %v, set %v", got, stepped)
+			}
+		})
+	}
 }
 
 func TestClockStepped(t *testing.T) {
