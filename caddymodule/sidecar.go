@@ -74,9 +74,13 @@ func (s *sidecar) config() (*caddy.Config, error) {
 	if s.admin == "off" {
 		admin.Listen, admin.Disabled = "", true
 	}
+	log := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: s.level}}
+	if s.level != "DEBUG" { // what it says else, the transport says then
+		log.Exclude = []string{string(reverseproxy.Handler{}.CaddyModule().ID)}
+	}
 	return &caddy.Config{
 		Admin:   admin,
-		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: s.level}}}},
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": log}},
 		AppsRaw: caddy.ModuleMap{
 			"http":  caddyconfig.JSON(caddyhttp.App{Servers: servers}, nil),
 			appName: caddyconfig.JSON(App{Credentials: map[string]*Credential{sidecarCredential: s.credential}}, nil),

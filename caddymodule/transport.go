@@ -65,6 +65,7 @@ type Transport struct {
 	uncounted       bool        // own answers are kept from passive health checks
 	retries         bool        // there is a lb_retry_match
 	bareHealthCheck bool
+	watches         bool // answers that break off
 	bound           boundWay
 }
 
@@ -94,6 +95,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.setApart(proxy)
+	t.watches = t.unheard(ctx, proxy)
 	return t.HTTPTransport.Provision(ctx)
 }
 
@@ -157,6 +159,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	kept.settle(err != nil)
 	if errors.Is(err, errNoProof) { // an error would be held against the upstream
 		return t.answer(req, t.inject.clientsFault(http.StatusBadRequest, badValue, err)), nil
+	}
+	if t.watches && err == nil && !check {
+		t.watch(attempt, res)
 	}
 	return res, err
 }
