@@ -32,6 +32,13 @@ func serve(ctx context.Context, s *stage) error {
 	if all, err = chosen(all, func(s subject) bool { return s.name == referenceName }); err != nil {
 		return err
 	}
+	if *only == "" {
+		also, err := logged(ctx, s.dir)
+		if err != nil {
+			return err
+		}
+		all = append(all, also)
+	}
 	sites, err := oneSites()
 	if err != nil {
 		return err

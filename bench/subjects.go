@@ -42,10 +42,10 @@ type subject struct {
 // of a request that went well, the host's name is passed on, and the API learns
 // whom a request is from. Each has a thread for each processor that it is given.
 //
-// The sidecar has the same Caddyfile as cmd/caddy, so that these lines differ by
-// the binary alone. What deploy/sidecar/Caddyfile has on top, a second port and
-// an answer to other hosts, no request here comes by; and the host is looked at
-// here, too.
+// The sidecar has the same Caddyfile as cmd/caddy, and, as in
+// deploy/sidecar/Caddyfile, no log of reverse_proxy's own. What that file has on
+// top, a second port and an answer to other hosts, no request here comes by; and
+// the host is looked at here, too.
 func subjects(ctx context.Context, dir string) ([]subject, error) {
 	paths := make(map[string]string)
 	for _, from := range []string{"cmd/sidecar", "bench/peers/xoauth2", "bench/peers/httputil"} {
@@ -60,10 +60,6 @@ func subjects(ctx context.Context, dir string) ([]subject, error) {
 		return nil, err
 	}
 	paths["cmd/caddy"] = path
-	const transport = `
-	reverse_proxy API {
-		transport upstream_auth api
-	}`
 	return []subject{
 		{name: "reverse_proxy alone", key: "plain", bare: true, tokens: time.Hour, command: caddy(paths["cmd/caddy"], "", `
 	reverse_proxy API`)},
@@ -79,13 +75,24 @@ func subjects(ctx context.Context, dir string) ([]subject, error) {
 	upstream_auth api
 	reverse_proxy API`)},
 		{name: "upstream_auth, transport", key: "transport", ours: true, tokens: 4 * time.Second, command: caddy(paths["cmd/caddy"], options, transport)},
-		{name: "upstream_auth, sidecar", key: "sidecar", ours: true, tokens: 4 * time.Second, command: caddy(paths["cmd/sidecar"], options, transport)},
+		{name: "upstream_auth, sidecar", key: "sidecar", ours: true, tokens: 4 * time.Second, command: caddyLogging(paths["cmd/sidecar"], "level WARN\n\t\texclude http.handlers.reverse_proxy", options, transport)},
 		{name: "httputil, oauth2.Transport", key: "httputil", tokens: 12 * time.Second, command: peer(paths["bench/peers/httputil"])},
 		dapr(ctx, dir),
 		nginxStatic(ctx),
 		nginxLua(ctx),
 		haproxy(ctx),
 	}, nil
+}
+
+// logged is the sidecar where reverse_proxy has its log, too, for which Caddy
+// encodes each request, though it writes the line at level DEBUG alone: the
+// sidecar's program, with the Caddyfile of the others.
+func logged(ctx context.Context, dir string) (subject, error) {
+	path, err := program(ctx, dir, "cmd/sidecar")
+	return subject{
+		name: sidecarName + ", same Caddyfile", key: "logged", ours: true, tokens: 4 * time.Second,
+		command: caddy(path, options, transport),
+	}, err
 }
 
 // dapr is Dapr's middleware, in a module of its own: where that cannot be had,
@@ -116,6 +123,12 @@ func chosen(all []subject, always func(subject) bool) ([]subject, error) {
 	return slices.DeleteFunc(all, func(s subject) bool { return !slices.Contains(keys, s.key) && !always(s) }), nil
 }
 
+// transport is the sidecar's site.
+const transport = `
+	reverse_proxy API {
+		transport upstream_auth api
+	}`
+
 // options declare the credential; all is at its default.
 const options = `
 	upstream_auth {
@@ -128,12 +141,17 @@ const options = `
 
 // caddy runs a Caddy with these global options and one site of these directives.
 func caddy(path, global, site string) func(*turn) (*exec.Cmd, error) {
+	return caddyLogging(path, "level WARN", global, site)
+}
+
+// caddyLogging is caddy with other options of the log.
+func caddyLogging(path, log, global, site string) func(*turn) (*exec.Cmd, error) {
 	return func(t *turn) (*exec.Cmd, error) {
 		file, err := t.write("Caddyfile", t.fill(`{
 	admin off
 	persist_config off
 	log {
-		level WARN
+		`+log+`
 	}`+global+`
 }
 http://PROXY {
