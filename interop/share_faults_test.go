@@ -239,13 +239,17 @@ func (m *member) starves(t *testing.T, credential string) {
 	})
 }
 
-// namesStorage wants the newest complaint to be about the storage.
+// namesStorage waits for a complaint about the storage: the first one may be
+// about another instance's lock, which that one can no longer give back.
 func (m *member) namesStorage(t *testing.T, credential string) {
 	t.Helper()
-	found := m.complaints(credential)
-	if len(found) == 0 || !slices.ContainsFunc(found, func(c complaint) bool { return strings.Contains(c.Cause, "storage") }) {
-		t.Errorf("%s says of %s %+v; want the storage to be named", m.who, credential, found)
-	}
+	poll(t, longWait, m.who+" to name the storage for "+credential, func(context.Context) error {
+		found := m.complaints(credential)
+		if !slices.ContainsFunc(found, func(c complaint) bool { return strings.Contains(c.Cause, "storage") }) {
+			return fmt.Errorf("it says %+v", found)
+		}
+		return nil
+	})
 }
 
 // recover waits for all to be served, and shared, again.
